@@ -1,0 +1,66 @@
+"""The command line: arguments in, exit code out.
+
+    python -m pipeline search --task iris --trials 12
+
+Exit codes: 0 done; 1 the run failed; 2 something given cannot be used, and nothing was trained; 130
+interrupted.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pipeline import options
+from pipeline.errors import RunError, UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        command, given = _parse(sys.argv[1:] if arguments is None else arguments)
+        from pipeline.entry import run
+
+        run(command, given)
+    except (UserError, RunError) as error:
+        lines = str(error).splitlines()
+        print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("pipeline: interrupted; the same command goes on with the study", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, object]]:
+    parser = _Parser(prog="python -m pipeline", description=__doc__.splitlines()[0], allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
+    for command, table in options.COMMANDS.items():
+        sub = commands.add_parser(command, allow_abbrev=False)
+        for option in table:
+            sub.add_argument(
+                f"--{option.name}",
+                metavar="VALUE",
+                help=option.meaning + (f" (default: {option.default})" if option.default else ""),
+            )
+    known, unknown = parser.parse_known_args(arguments)
+    given = {name: value for name, value in vars(known).items() if name != "command" and value is not None}
+    # `mlflow run` passes parameters that the entry point does not know, too: all their faults at once.
+    for argument in unknown:
+        if not argument.startswith("--"):
+            continue
+        given.setdefault(argument[2:].partition("=")[0], "")
+    if unknown and not any(argument.startswith("--") for argument in unknown):
+        raise UserError(f"unknown arguments: {' '.join(unknown)}")
+    return known.command, given
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Loaders: rows from wherever they lie -> `Data` in three fixed, stratified splits."""

@@ -1,0 +1,80 @@
+"""Rows into train, validation and test: fixed, disjoint and stratified; and train into folds.
+
+A split depends on the rows alone, never on a study's seed: every study of a task sees the same rows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from pipeline.datasets import digests
+from pipeline.values import Array, Data, SealedSplit, Split
+
+# The seed of the published protocol for tables (Kadra et al. 2021, arXiv 2106.11189).
+SPLIT_SEED = 11
+_SMALL = {"train": 5_000, "validation": 1_000, "test": 1_000}
+
+
+def three_ways(inputs: Array, targets: Array) -> tuple[Split, Split, Split]:
+    """60 % train, 20 % validation, 20 % test, stratified: the protocol of Kadra et al. 2021."""
+    rest, test = _part(Split(inputs, targets), 0.2)
+    train, validation = _part(rest, 0.25)
+    return train, validation, test
+
+
+def hold_out(published: Split, rows: int) -> tuple[Split, Split]:
+    """Train and validation out of a published training part, `rows` of it for validation."""
+    return _part(published, rows)
+
+
+def small(train: Split, validation: Split, test: Split) -> tuple[Split, Split, Split]:
+    """A stratified cut that suits 2 cores: at most 5,000, 1,000 and 1,000 rows."""
+    train, validation, test = (
+        split if split.rows <= rows else _part(split, rows)[1]
+        for split, rows in zip((train, validation, test), _SMALL.values(), strict=True)
+    )
+    return train, validation, test
+
+
+def data(name: str, source: str, classes: Iterable[str], parts: tuple[Split, Split, Split]) -> Data:
+    """The parts as one value, with their digests; the test part sealed."""
+    train, validation, test = parts
+    return Data(
+        name=name,
+        source=source,
+        classes=tuple(classes),
+        train=train,
+        validation=validation,
+        test=SealedSplit(test),
+        digests={
+            "train": digests.of_split(train),
+            "validation": digests.of_split(validation),
+            "test": digests.of_split(test),
+        },
+    )
+
+
+def folds(whole: Data, count: int) -> tuple[Data, ...]:
+    """`count` stratified folds over the training rows: each is trained on the others and validated on itself.
+
+    The validation and test splits stay out of it: the final models are trained on all of train and
+    selected on the validation rows.
+    """
+    if count == 1:
+        return (whole,)
+    train = whole.train
+    splitter = StratifiedKFold(count, shuffle=True, random_state=SPLIT_SEED)
+    return tuple(
+        replace(whole, train=train.take(learn), validation=train.take(check))
+        for learn, check in splitter.split(np.zeros(train.rows), train.labels)
+    )
+
+
+def _part(split: Split, size: float | int) -> tuple[Split, Split]:
+    """The rest, and a stratified part of `size` rows (or of that share)."""
+    rest, part = train_test_split(
+        np.arange(split.rows), test_size=size, random_state=SPLIT_SEED, stratify=split.labels, shuffle=True
+    )
+    return split.take(rest), split.take(part)

@@ -1,0 +1,1 @@
+"""Engines: what trains the candidates. All have the interface of `engine.Engine`."""

@@ -1,0 +1,43 @@
+"""What an engine is: it trains candidates and knows neither Optuna nor MLflow.
+
+It works like an inference server. The search loop admits trials while there is room, steps what is running,
+and drops what a pruner gave up:
+
+    while engine.free():
+        engine.add(candidate)
+    for event in engine.step():
+        ...
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.values import Candidate, FoldScore, Outcome, Progress
+
+MODEL_FILE = "model.keras"
+PREDICTIONS_FILE = "validation_predictions.npy"
+"""What an Outcome's files are called; the record keeps the names."""
+
+Event = Progress | FoldScore | Outcome
+
+
+class Engine(Protocol):
+    """Trains candidates."""
+
+    def free(self) -> int:
+        """How many more trials can be admitted now."""
+
+    def add(self, candidate: Candidate) -> None:
+        """Admits a trial. Only while `free()` > 0."""
+
+    def step(self) -> Sequence[Event]:
+        """Advances what is running by about an epoch; what happened meanwhile, in order.
+
+        An Outcome is a trial's last event and frees its place.
+        """
+
+    def drop(self, number: int) -> None:
+        """Ends a running trial without an Outcome and frees its place."""
+
+    def close(self) -> None:
+        """Drops what is running and frees what the engine holds."""

@@ -1,0 +1,265 @@
+"""Trials one by one through `model.fit` and Keras's own callbacks: the reference for every other engine.
+
+`model.fit` runs on a thread of its own and hands over after each epoch, so that the search loop, which steps
+the engine, decides between two epochs whether a trial goes on.
+"""
+
+import logging
+import math
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event
+from pipeline.metrics import class_probabilities
+from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings
+
+_log = logging.getLogger(__name__)
+
+# Validation rows and predictions need no gradients, so they go through in large batches.
+_INFERENCE_ROWS = 2048
+_CLOSE_SECONDS = 60.0
+
+
+class FitEngine:
+    """Trains one candidate at a time.
+
+    Args:
+        build: makes a compiled model of settings and data, as `Task.build`.
+        folds: the data of each fold; one for training without folds.
+        budget: what ends a training, see `Budget`.
+        objective: the logged metric that scores a trial.
+        folder: where the trained models are put; it exists.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Settings, Data], keras.Model],
+        folds: Sequence[Data],
+        budget: Budget,
+        objective: Objective,
+        folder: Path,
+    ) -> None:
+        self._training = _Training(build, tuple(folds), budget, objective, folder)
+        self._baton = _Baton()
+        self._jobs: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
+        self._running: Candidate | None = None
+        # One thread for all trials: Keras keeps its state (names, seeds, graphs) by thread.
+        self._thread = threading.Thread(target=self._work, name="fit", daemon=True)
+        self._thread.start()
+
+    def free(self) -> int:
+        return 0 if self._running else 1
+
+    def add(self, candidate: Candidate) -> None:
+        if self._running:
+            raise RuntimeError("the fit engine trains one trial at a time")
+        self._running = candidate
+        self._jobs.put(candidate)
+
+    def step(self) -> Sequence[Event]:
+        if self._running is None:
+            return ()
+        event = self._baton.next_event()
+        if event is None or isinstance(event, Outcome):
+            self._running = None
+        return () if event is None else (event,)
+
+    def drop(self, number: int) -> None:
+        if self._running is None or self._running.number != number:
+            raise RuntimeError(f"trial {number} is not running")
+        self._baton.stop = True
+        while self._running:
+            self.step()
+        self._baton.stop = False
+
+    def close(self) -> None:
+        if self._running:
+            self.drop(self._running.number)
+        self._jobs.put(None)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _work(self) -> None:
+        while (candidate := self._jobs.get()) is not None:
+            self._baton.wait_for_step()
+            try:
+                outcome = self._training.run(candidate, self._baton)
+            except Exception as error:
+                # Whatever a model of the user's raises ends this trial, with its reason, and no other.
+                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+                _log.debug("trial %d failed", candidate.number, exc_info=True)
+                outcome = Outcome(candidate.number, failure=reason, detail=traceback.format_exc())
+            # Trials must not add up in memory: Keras keeps what was built until it is told.
+            keras.backend.clear_session(free_memory=True)
+            self._baton.finish(outcome)
+
+
+class _Baton:
+    """Hands control to and fro between the search loop and the training thread; one of them runs at a time."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self._go = threading.Semaphore(0)
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+
+    def next_event(self) -> Event | None:
+        """The search loop's side: lets training go on until its next event; None if it was stopped."""
+        self._go.release()
+        return self._events.get()
+
+    def wait_for_step(self) -> None:
+        self._go.acquire()
+
+    def pass_on(self, event: Event) -> None:
+        """Training's side: gives an event and waits until the search loop wants to go on."""
+        self._events.put(event)
+        self._go.acquire()
+
+    def finish(self, outcome: Outcome | None) -> None:
+        self._events.put(outcome)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A fold's end, with Keras's own notion of the best epoch."""
+
+    best_epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+
+
+class _Training:
+    """How one candidate is trained: each fold by `model.fit`."""
+
+    def __init__(
+        self,
+        build: Callable[[Settings, Data], keras.Model],
+        folds: tuple[Data, ...],
+        budget: Budget,
+        objective: Objective,
+        folder: Path,
+    ) -> None:
+        self._build = build
+        self._folds = folds
+        self._budget = budget
+        self._objective = objective
+        self._folder = folder
+
+    def run(self, candidate: Candidate, baton: _Baton) -> Outcome | None:
+        """Trains the candidate; None if it was stopped on the way."""
+        started = time.monotonic()
+        done: list[_Fold] = []
+        files: dict[str, Path] = {}
+        for number, data in enumerate(self._folds):
+            # Initial weights, dropout and row order derive from the trial's seed (and fold) alone.
+            keras.utils.set_random_seed(int(np.random.SeedSequence([candidate.seed, number]).generate_state(1)[0]))
+            model = self._build(candidate.settings, data)
+            watch = _Watch(candidate.number, number, self._objective.metric, baton)
+            fold = self._fit(model, data, candidate.settings, watch)
+            if baton.stop:
+                return None
+            if watch.failure:
+                return Outcome(candidate.number, failure=watch.failure)
+            done.append(fold)
+            if len(self._folds) == 1:
+                files = self._save(model, data, candidate.number)
+            else:
+                baton.pass_on(FoldScore(candidate.number, number, fold.metrics[self._objective.metric]))
+                if baton.stop:
+                    return None
+        mean = {name: float(np.mean([fold.metrics[name] for fold in done])) for name in done[0].metrics}
+        return Outcome(
+            candidate.number,
+            value=mean[self._objective.metric],
+            best_epoch=round(float(np.mean([fold.best_epoch for fold in done]))),
+            epochs=sum(fold.epochs for fold in done),
+            seconds=time.monotonic() - started,
+            metrics=mean,
+            model_file=files.get("model"),
+            predictions_file=files.get("predictions"),
+        )
+
+    def _fit(self, model: keras.Model, data: Data, settings: Settings, watch: "_Watch") -> _Fold:
+        budget = self._budget
+        stopping = keras.callbacks.EarlyStopping(
+            monitor=budget.monitor,
+            mode=budget.mode,
+            patience=budget.patience,
+            min_delta=budget.min_delta,
+            restore_best_weights=True,
+        )
+        plateau = keras.callbacks.ReduceLROnPlateau(
+            monitor=budget.monitor,
+            mode=budget.mode,
+            factor=budget.plateau_factor,
+            patience=budget.plateau_patience,
+            min_delta=budget.plateau_min_delta,
+            cooldown=budget.plateau_cooldown,
+            min_lr=budget.plateau_floor,
+        )
+        model.fit(
+            data.train.inputs,
+            data.train.targets,
+            batch_size=settings["batch_size"],
+            shuffle=settings["shuffle"],
+            epochs=budget.epochs,
+            validation_data=(data.validation.inputs, data.validation.targets),
+            validation_batch_size=_INFERENCE_ROWS,
+            # The watch comes last: it sees the learning rate that plateau noted, and may wait for long.
+            callbacks=[plateau, stopping, watch],
+            verbose=0,
+        )
+        epochs = len(watch.curve)
+        best = stopping.best_epoch if epochs else 0
+        return _Fold(best, epochs, watch.curve[best] if epochs else {})
+
+    def _save(self, model: keras.Model, data: Data, number: int) -> dict[str, Path]:
+        folder = self._folder / str(number)
+        folder.mkdir(exist_ok=True)
+        files = {"model": folder / MODEL_FILE, "predictions": folder / PREDICTIONS_FILE}
+        model.save(files["model"])
+        predictions = model.predict(data.validation.inputs, batch_size=_INFERENCE_ROWS, verbose=0)
+        np.save(files["predictions"], class_probabilities(predictions).astype(np.float32))
+        return files
+
+
+class _Watch(keras.callbacks.Callback):
+    """Hands each epoch to the search loop, and ends a training that diverged or is not wanted any more."""
+
+    def __init__(self, number: int, fold: int, objective: str, baton: _Baton) -> None:
+        super().__init__()
+        self.curve: list[dict[str, float]] = []
+        self.failure = ""
+        self._number = number
+        self._fold = fold
+        self._objective = objective
+        self._baton = baton
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._baton.stop:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._baton.stop:
+            self.model.stop_training = True
+            return
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if broken:
+            self.failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {epoch}"
+            self.model.stop_training = True
+            return
+        self.curve.append(metrics)
+        self._baton.pass_on(
+            Progress(self._number, self._fold, epoch, metrics, metrics[self._objective])
+        )
+        if self._baton.stop:
+            self.model.stop_training = True

@@ -1,0 +1,28 @@
+"""From a command's name and its raw parameters to the command: what can be checked quickly comes first."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline import options, storage
+from pipeline.engines import backend
+
+if TYPE_CHECKING:
+    from pipeline.closing import Result
+
+
+def run(command: str, given: Mapping[str, object]) -> "Result | None":
+    """Checks the parameters and runs the command.
+
+    Raises:
+        UserError: a parameter, file, storage or study cannot be used.
+        RunError: the command failed after it had started.
+    """
+    asked = options.values(command, given)
+    storage.check_name(asked["study"] or asked["task"])
+    storage.check_url(asked["storage"] or "")
+    backend.choose()
+    # Only now, as Keras, which the commands import, must know its backend, and takes seconds.
+    backend.load()
+    from pipeline import commands
+
+    return {"search": commands.search, "ensemble": commands.ensemble}[command](asked)

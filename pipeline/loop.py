@@ -1,0 +1,117 @@
+"""The search loop: ask -> add -> step -> record -> tell."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from pipeline.engines.engine import Engine, Event
+from pipeline.progress import ProgressLine
+from pipeline.study import Study
+from pipeline.tracking.recorder import BASELINE, FAILED, FINISHED, KILLED, SEED, TRIAL, Recorder
+from pipeline.values import Candidate, FoldScore, Outcome, Progress
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the loop connects. pruner: its name, for the reasons it gives. folds: of each trial."""
+
+    study: Study
+    engine: Engine
+    recorder: Recorder
+    progress: ProgressLine
+    pruner: str
+    folds: int
+
+
+def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
+    """Trains trials until the study has `trials` of them, or until `deadline`, a point of `time.monotonic()`.
+
+    However it ends, trials under way are closed: an exception or the deadline leaves none running.
+    """
+    study, engine, recorder = rooms.study, rooms.engine, rooms.recorder
+    running: dict[int, Candidate] = {}
+    reason = "the search failed"
+    try:
+        while time.monotonic() < deadline:
+            while engine.free() and study.remaining(trials):
+                candidate = study.ask()
+                running[candidate.number] = candidate
+                _begin(study, recorder, candidate)
+                engine.add(candidate)
+            if not running:
+                return
+            for event in engine.step():
+                if event.number in running and _handle(event, rooms):
+                    del running[event.number]
+        reason = "the time is over"
+    except KeyboardInterrupt:
+        reason = "interrupted"
+        raise
+    finally:
+        for number in running:
+            engine.drop(number)
+            study.interrupt(number, reason)
+            recorder.end(number, KILLED, reason=reason)
+
+
+def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:
+    baseline = study.is_baseline(candidate.number)
+    recorder.start(
+        candidate.number,
+        f"trial-{candidate.number:04d}" + (" (baseline)" if baseline else ""),
+        study.drawn(candidate),
+        {TRIAL: str(candidate.number), SEED: str(candidate.seed), **({BASELINE: "true"} if baseline else {})},
+    )
+
+
+def _handle(event: Event, rooms: Rooms) -> bool:
+    """Records an event; whether its trial is over."""
+    match event:
+        case Outcome():
+            _finish(event, rooms)
+            return True
+        case Progress():
+            rooms.recorder.epoch(event)
+            rooms.progress.epoch(event)
+            # With folds, a trial's epochs come fold after fold: only whole folds can be compared.
+            return rooms.folds == 1 and _pruned(rooms, event.number, event.objective, "epoch", event.epoch)
+        case FoldScore():
+            return _pruned(rooms, event.number, event.value, "fold", event.fold)
+
+
+def _pruned(rooms: Rooms, number: int, value: float, unit: str, step: int) -> bool:
+    """Reports an intermediate value; whether the pruner ended the trial."""
+    if not rooms.study.report(number, value, step):
+        return False
+    reason = f"pruned by {rooms.pruner} after {unit} {step}: {value:.6g}"
+    rooms.engine.drop(number)
+    rooms.study.prune(number, reason)
+    rooms.recorder.end(number, KILLED, reason=reason)
+    rooms.progress.trial(number, reason, None)
+    return True
+
+
+def _finish(outcome: Outcome, rooms: Rooms) -> None:
+    recorder, progress = rooms.recorder, rooms.progress
+    rooms.study.tell(outcome)
+    if outcome.failure:
+        recorder.end(outcome.number, FAILED, reason=outcome.failure, detail=outcome.detail)
+        progress.trial(outcome.number, f"failed: {outcome.failure}", None)
+        return
+    best = {f"best_{name}": value for name, value in outcome.metrics.items() if name.startswith("val_")}
+    recorder.end(
+        outcome.number,
+        FINISHED,
+        metrics={
+            **best,
+            "best_epoch": outcome.best_epoch,
+            "epochs": outcome.epochs,
+            "seconds": outcome.seconds,
+        },
+        files=tuple(file for file in (outcome.model_file, outcome.predictions_file) if file),
+    )
+    progress.trial(
+        outcome.number,
+        f"completed: {outcome.value:.4f} at epoch {outcome.best_epoch} in {outcome.seconds:.1f} s",
+        outcome.value,
+    )

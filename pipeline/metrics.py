@@ -1,0 +1,54 @@
+"""Scores of predictions, by the names they carry in Keras's logs, in space files and in MLflow.
+
+Selection on validation rows and scoring of test rows use the same functions. Each metric here is a mean
+over rows, so a bootstrap resamples `per_row` instead of scoring again.
+"""
+
+import numpy as np
+
+from pipeline.values import Array, Metric
+
+ACCURACY = Metric("accuracy", "maximize")
+LOG_LOSS = Metric("log_loss", "minimize")
+CLASSIFICATION = (ACCURACY, LOG_LOSS)
+
+# Keras clips probabilities by its fuzz factor before the logarithm (keras.config.epsilon()).
+_FUZZ = 1e-7
+
+
+def class_probabilities(predictions: Array) -> Array:
+    """(rows, classes) from what a classifier answers: (rows, 1) of a sigmoid becomes two columns."""
+    predictions = np.asarray(predictions, dtype=np.float64)
+    if predictions.shape[-1] == 1:
+        return np.concatenate([1.0 - predictions, predictions], axis=-1)
+    return predictions
+
+
+def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
+    """Each row's share of the metric, (rows,).
+
+    Args:
+        metric: `accuracy` or `log_loss`.
+        labels: class numbers, (rows,).
+        probabilities: (rows, classes), each row summing to one.
+
+    Raises:
+        KeyError: no metric has that name.
+    """
+    return {"accuracy": _accuracy, "log_loss": _log_loss}[metric](labels, probabilities)
+
+
+def score(metric: str, labels: Array, probabilities: Array) -> float:
+    """The metric over all rows; NaN if any probability is not finite."""
+    if not np.all(np.isfinite(probabilities)):
+        return float("nan")
+    return float(per_row(metric, labels, probabilities).mean())
+
+
+def _accuracy(labels: Array, probabilities: Array) -> Array:
+    return (probabilities.argmax(axis=-1) == labels).astype(np.float64)
+
+
+def _log_loss(labels: Array, probabilities: Array) -> Array:
+    of_target = np.take_along_axis(probabilities, labels[:, None].astype(np.int64), axis=-1)[:, 0]
+    return -np.log(np.clip(of_target, _FUZZ, 1.0 - _FUZZ))

@@ -1,0 +1,136 @@
+"""The parameters of each command: one table, from which the command line is made and checked.
+
+A test holds that MLproject and README name the same parameters with the same defaults. An empty text means
+"not given", as an optional parameter of MLproject arrives.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import tasks
+from pipeline.errors import UserError
+
+ENGINES = ("auto", "fit")
+SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
+PRUNERS = ("none", "median", "hyperband", "wilcoxon")
+METHODS = ("greedy", "uniform")
+SIZES = ("full", "small")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter: its name, its default as text, what it is for, and how its text becomes a value.
+
+    parse raises ValueError with the rule that the text breaks.
+    """
+
+    name: str
+    default: str
+    meaning: str
+    parse: Callable[[str], Any]
+
+
+def values(command: str, given: Mapping[str, object]) -> dict[str, Any]:
+    """Every parameter's checked value; None for one that is not given and has no default.
+
+    Args:
+        command: a key of `COMMANDS`.
+        given: texts or plain values by parameter name; None and "" mean "not given".
+
+    Raises:
+        UserError: with every fault, one a line.
+    """
+    table = {option.name: option for option in COMMANDS[command]}
+    faults = [_unknown(name, table) for name in given if name not in table]
+    found: dict[str, Any] = {}
+    for option in table.values():
+        text = given.get(option.name)
+        text = option.default if text is None or text == "" else str(text)
+        try:
+            found[option.name] = option.parse(text) if text else None
+        except ValueError as error:
+            faults.append(f"{option.name}: {error}, but is {text!r}")
+    if faults:
+        raise UserError.of(faults)
+    return found
+
+
+def _unknown(name: str, table: Mapping[str, Option]) -> str:
+    close = difflib.get_close_matches(name, table, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the parameters are {', '.join(table)}"
+    return f"{name}: unknown parameter; {hint}"
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        close = difflib.get_close_matches(text, words, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"must be one of {', '.join(words)}{hint}")
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        rule = f"must be a whole number from {low} to {high}"
+        # int() would also take 1_000 and digits of other scripts.
+        if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > len(str(high)) + 1:
+            raise ValueError(rule)
+        if not low <= int(text) <= high:
+            raise ValueError(rule)
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise ValueError("must be a number of seconds > 0")
+    return seconds
+
+
+_MILLION = 1_000_000
+
+_STUDY = Option("study", "", "name of the study; the task's name if empty", _text)
+_STORAGE = Option(
+    "storage", "", "Optuna storage URL without a password; the study's own journal file if empty", _text
+)
+_MEMBERS = Option("members", "8", "members of the ensemble, at most", _whole(1, 1000))
+
+COMMANDS: Mapping[str, tuple[Option, ...]] = {
+    "search": (
+        Option("task", "iris", "what is learned: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
+        Option("trials", "64", "finished, pruned and failed trials in all", _whole(1, _MILLION)),
+        Option("epochs", "", "longest training of a trial; the space file's if empty", _whole(1, _MILLION)),
+        Option("engine", "auto", "what trains the trials: " + ", ".join(ENGINES), _one_of(*ENGINES)),
+        Option("sampler", "tpe", "what draws the settings: " + ", ".join(SAMPLERS), _one_of(*SAMPLERS)),
+        Option("pruner", "none", "what ends poor trials early: " + ", ".join(PRUNERS), _one_of(*PRUNERS)),
+        Option("seed", "0", "everything random derives from it and the trial's number", _whole(0, 2**32 - 1)),
+        _STUDY,
+        _STORAGE,
+        Option("timeout", "", "seconds after which no trial goes on; none if empty", _seconds),
+        Option("folds", "1", "folds over the training rows that score a trial", _whole(1, 100)),
+        _MEMBERS,
+        Option("space", "", "search-space file; the task's own if empty", _text),
+        Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
+    ),
+    "ensemble": (
+        Option("study", "iris", "name of a study that has finished trials", _text),
+        _STORAGE,
+        _MEMBERS,
+        Option("method", "greedy", "how members get their weights: " + ", ".join(METHODS), _one_of(*METHODS)),
+    ),
+}

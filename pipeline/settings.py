@@ -1,0 +1,97 @@
+"""The vocabulary of settings: what a search space may name, its legal values, and what they mean.
+
+A task lists the parameters that its model reads; `space.py` checks a file against that list. The defaults
+are Keras's own (https://keras.io/api), so a setting that is left out changes nothing.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.values import Setting
+
+Kind = Literal["float", "int", "bool", "word"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A setting a task reads.
+
+    low and high are the legal range, both included unless `open_low` / `open_high`. words: the words
+    that may stand in place of a number ("none" for a MaxNorm that is off), or all the values of a word
+    parameter. in_loss: the number is part of Keras's `loss`, so losses of two values cannot be compared.
+    """
+
+    name: str
+    kind: Kind
+    default: Setting
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    words: tuple[str, ...] = ()
+    in_loss: bool = False
+
+    def fault(self, value: object) -> str | None:
+        """The rule that `value` breaks, or None if it is legal."""
+        if isinstance(value, str):
+            return None if value in self.words else self._rule()
+        if self.kind == "bool":
+            return None if isinstance(value, bool) else self._rule()
+        if isinstance(value, bool) or self.kind == "word":
+            return self._rule()
+        if not isinstance(value, int) and (self.kind == "int" or not isinstance(value, float)):
+            return self._rule()
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return None if math.isfinite(value) and above and below else self._rule()
+
+    def _rule(self) -> str:
+        words = " or ".join(f'"{word}"' for word in self.words)
+        if self.kind == "word":
+            return f"must be {words}"
+        if self.kind == "bool":
+            return "must be true or false"
+        number = "a whole number" if self.kind == "int" else "a number"
+        low = f" {'>' if self.open_low else '≥'} {self.low:g}" if math.isfinite(self.low) else ""
+        high = f" {'<' if self.open_high else '≤'} {self.high:g}" if math.isfinite(self.high) else ""
+        return f"must be {number}{low}{' and' if low and high else ''}{high}{' or ' + words if words else ''}"
+
+
+# Settings of training. The engine reads these two, the model reads the rest.
+BATCH_SIZE = Parameter("batch_size", "int", 32, "rows a gradient step sees", low=1)
+SHUFFLE = Parameter("shuffle", "bool", True, "whether each epoch sees the rows in a new order")
+TRAINING = (BATCH_SIZE, SHUFFLE)
+
+LEARNING_RATE = Parameter(
+    "learning_rate", "float", 0.001, "the optimiser's step size at the first epoch", low=0, open_low=True
+)
+DROPOUT = Parameter(
+    "dropout", "float", 0.0, "share of activations set to zero while training", low=0, high=1, open_high=True
+)
+BATCH_NORMALIZATION = Parameter("batch_normalization", "bool", True, "whether the layers are there")
+BN_MOMENTUM = Parameter(
+    "bn_momentum", "float", 0.99, "of BatchNormalization's moving averages", low=0, high=1, open_high=True
+)
+BN_EPSILON = Parameter(
+    "bn_epsilon", "float", 0.001, "added to BatchNormalization's variance", low=0, open_low=True
+)
+L1 = Parameter("l1", "float", 0.0, "L1 penalty of the kernels", low=0, in_loss=True)
+L2 = Parameter("l2", "float", 0.0, "L2 penalty of the kernels", low=0, in_loss=True)
+MAX_NORM = Parameter(
+    "max_norm",
+    "float",
+    "none",
+    "largest norm of a unit's incoming weights; none switches it off",
+    low=0,
+    open_low=True,
+    words=("none",),
+)
+REGULARISATION = (DROPOUT, BATCH_NORMALIZATION, BN_MOMENTUM, BN_EPSILON, L1, L2, MAX_NORM)
+
+# Shape of the Dense tasks; "published" is the model as it was published.
+UNITS = Parameter("units", "int", "published", "units of every hidden layer", low=1, words=("published",))
+HIDDEN_LAYERS = Parameter(
+    "hidden_layers", "int", "published", "how many hidden layers", low=1, high=64, words=("published",)
+)

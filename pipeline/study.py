@@ -1,0 +1,294 @@
+"""One Optuna study as the search loop uses it: candidates out, results in, and what it is tied to.
+
+A study's record holds everything that a later run needs to go on: the space it was started with, each
+trial's settings, seed and reason, and the MLflow run that shows it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from pipeline import samplers
+from pipeline.errors import UserError
+from pipeline.space import Space
+from pipeline.values import Candidate, Outcome, Settings, Size
+
+_ORIGIN, _IDENTITY, _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED = (
+    "origin",
+    "identity",
+    "settings",
+    "seed",
+    "reason",
+    "interrupted",
+    "mlflow_run",
+    "closed_at",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A completed trial: its number, seed, objective value and every setting. baseline: it is the published model."""
+
+    number: int
+    seed: int
+    value: float
+    settings: Settings
+    baseline: bool
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials by how they ended; interrupted ones are in none of them."""
+
+    completed: int
+    pruned: int
+    failed: int
+
+    @property
+    def total(self) -> int:
+        return self.completed + self.pruned + self.failed
+
+
+class Study:
+    """An Optuna study. Built by `open_study`."""
+
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, space: Space, sampler: str, seed: int
+    ) -> None:
+        self._study = study
+        self._storage = storage
+        self._space = space
+        self._sampler = sampler
+        self._seed = seed
+        self._asked: dict[int, Trial] = {}
+
+    @property
+    def name(self) -> str:
+        return self._study.study_name
+
+    @property
+    def parent_run(self) -> str:
+        """The MLflow run that shows this study, empty before there is one."""
+        return str(self._study.user_attrs.get(_PARENT, ""))
+
+    def set_parent_run(self, run: str) -> None:
+        self._study.set_user_attr(_PARENT, run)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the ensemble and the scores have been made for the trials as they are now."""
+        return self._study.user_attrs.get(_CLOSED) == self.counts().total
+
+    def close(self) -> None:
+        self._study.set_user_attr(_CLOSED, self.counts().total)
+
+    def counts(self) -> Counts:
+        counted = [trial for trial in self._trials() if _INTERRUPTED not in trial.user_attrs]
+        states = [trial.state for trial in counted]
+        return Counts(
+            states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
+        )
+
+    def finished(self) -> list[Finished]:
+        """The completed trials, best first; of equals, the earlier."""
+        completed = [trial for trial in self._trials() if trial.state == TrialState.COMPLETE]
+        sign = -1 if self._space.objective.direction == "maximize" else 1
+        finished = [
+            Finished(
+                trial.number,
+                int(trial.user_attrs[_SEED]),
+                float(trial.values[0]),
+                json.loads(trial.user_attrs[_SETTINGS]),
+                samplers.BASELINE in trial.user_attrs,
+            )
+            for trial in completed
+        ]
+        return sorted(finished, key=lambda trial: (sign * trial.value, trial.number))
+
+    def history(self) -> list[tuple[int, float]]:
+        """(number, objective value) of each completed trial, in the order of their numbers."""
+        return sorted((trial.number, trial.value) for trial in self.finished())
+
+    def reasons(self) -> list[str]:
+        """Why trials failed, each reason once, the commonest first."""
+        reasons = [
+            str(trial.user_attrs.get(_REASON, "unknown"))
+            for trial in self._trials()
+            if trial.state == TrialState.FAIL and _INTERRUPTED not in trial.user_attrs
+        ]
+        return sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
+
+    def remaining(self, trials: int) -> int:
+        """How many trials are still to be asked for: up to `trials` in all, or to the last point of a grid."""
+        counts = self.counts()
+        drawn = sum(
+            _INTERRUPTED not in trial.user_attrs and samplers.BASELINE not in trial.user_attrs
+            for trial in self._trials()
+        )
+        points = samplers.points(self._sampler, self._space.searched) - drawn
+        left = trials - counts.total - self._running()
+        return max(0, int(min(left, points + (1 if self._wants_baseline() else 0))))
+
+    def ask(self) -> Candidate:
+        """The next trial: the baseline first, if the space has one; then whatever the sampler draws."""
+        if self._wants_baseline():
+            return self._ask_baseline()
+        number = len(self._trials())
+        self._study.sampler = samplers.make_sampler(
+            self._sampler, self._space.searched, self._seed, number
+        )
+        trial = self._study.ask(dict(self._space.searched))
+        self._asked[trial.number] = trial
+        settings, seed = self._space.complete(trial.params), self._trial_seed(trial.number)
+        trial.set_user_attr(_SETTINGS, json.dumps(settings))
+        trial.set_user_attr(_SEED, seed)
+        return Candidate(trial.number, seed, settings)
+
+    def drawn(self, candidate: Candidate) -> Settings:
+        """What is particular to this trial: the searched settings, or all of the baseline's."""
+        trial = self._asked.get(candidate.number)
+        return candidate.settings if trial is None else trial.params
+
+    def is_baseline(self, number: int) -> bool:
+        return number not in self._asked
+
+    def report(self, number: int, value: float, step: int) -> bool:
+        """Notes an intermediate value; true if the pruner gives the trial up. The baseline never is."""
+        trial = self._asked.get(number)
+        if trial is None:
+            self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
+            return False
+        trial.report(value, step)
+        return trial.should_prune()
+
+    def tell(self, outcome: Outcome) -> None:
+        """Notes the end of a trial that completed or failed."""
+        if outcome.failure:
+            self._end(outcome.number, TrialState.FAIL, outcome.failure)
+        else:
+            self._study.tell(outcome.number, outcome.value)
+
+    def prune(self, number: int, reason: str) -> None:
+        """Notes that a trial was given up; its value is the last one reported."""
+        self._end(number, TrialState.PRUNED, reason)
+
+    def interrupt(self, number: int, reason: str) -> None:
+        """Notes that a trial under way was ended from outside; it counts for nothing."""
+        self._storage.set_trial_user_attr(self._trial_id(number), _INTERRUPTED, True)
+        self._end(number, TrialState.FAIL, reason)
+
+    def _end(self, number: int, state: TrialState, reason: str) -> None:
+        self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
+        self._study.tell(number, state=state)
+
+    def _ask_baseline(self) -> Candidate:
+        # A RUNNING trial keeps the number while it trains; it has no distributions, as its settings may
+        # lie outside of every range.
+        settings = self._space.published(self._space.baseline or {})
+        number = len(self._trials())
+        seed = self._trial_seed(number)
+        attributes = {samplers.BASELINE: True, _SETTINGS: json.dumps(settings), _SEED: seed}
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+        return Candidate(number, seed, settings)
+
+    def _wants_baseline(self) -> bool:
+        return self._space.baseline is not None and not any(
+            samplers.BASELINE in trial.user_attrs and _INTERRUPTED not in trial.user_attrs
+            for trial in self._trials()
+        )
+
+    def _trial_seed(self, number: int) -> int:
+        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+
+    def _running(self) -> int:
+        return sum(trial.state == TrialState.RUNNING for trial in self._trials())
+
+    def _trials(self) -> Sequence[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a study was started with, beside the contents of its space and data: enough to open it again.
+
+    space_file and space_text: the file's path then, and its contents. epochs: what the command gave, or None.
+    """
+
+    task: str
+    size: Size
+    folds: int
+    epochs: int | None
+    space_file: str
+    space_text: str
+
+
+def open_study(
+    name: str, storage: BaseStorage, space: Space, origin: Origin, data: str, *, pruner: str, sampler: str, seed: int
+) -> Study:
+    """The study of that name, new or as it was left.
+
+    data: the digest of the data set.
+
+    Raises:
+        UserError: it was started with something else; the message says what differs.
+    """
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        direction=space.objective.direction,
+        pruner=samplers.make_pruner(pruner, space.budget.epochs),
+        # Replaced at each question, see `samplers.make_sampler`.
+        sampler=RandomSampler(),
+    )
+    identity = {
+        "task": origin.task,
+        "size": origin.size,
+        "folds": str(origin.folds),
+        "data": data,
+        **space.identity(),
+    }
+    known: Any = study.user_attrs.get(_IDENTITY)
+    if known is None:
+        study.set_user_attr(_IDENTITY, identity)
+        study.set_user_attr(_ORIGIN, asdict(origin))
+    elif known != identity:
+        raise UserError.of([
+            f"study {name}: was started with other settings; give another name by study=, or what it had:",
+            *_differences(known, identity),
+        ])
+    return Study(study, storage, space, sampler, seed)
+
+
+def origin_of(name: str, storage: BaseStorage) -> Origin:
+    """What the study of that name was started with.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise UserError(f"study: there is no study named {name!r} in this storage; search makes one") from None
+    known = study.user_attrs.get(_ORIGIN)
+    if known is None:
+        raise UserError(f"study {name}: was not made by this program")
+    return Origin(**known)
+
+
+def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        f"  {key}: was {known.get(key, 'not there')}, now {now.get(key, 'not there')}"
+        for key in sorted({*known, *now})
+        if known.get(key) != now.get(key)
+    ]

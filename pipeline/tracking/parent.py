@@ -1,0 +1,151 @@
+"""The study's parent run: adopted from `mlflow run`, made, or found again when the study goes on."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_SOURCE_NAME,
+)
+from mlflow.utils.time import get_current_time_millis
+
+from pipeline.errors import UserError
+from pipeline.values import Data
+
+STUDY, TASK, ENGINE, REASON, RESUMES = (
+    "pipeline.study",
+    "pipeline.task",
+    "pipeline.engine",
+    "pipeline.reason",
+    "pipeline.resumes",
+)
+_CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
+# MLflow keeps at most 36 characters of a digest.
+_DIGEST_LENGTH = 36
+
+
+class Parent:
+    """The parent run of a study. Built by `open_parent`.
+
+    resumed: whether it was there before. resuming: the run that `mlflow run` made for this continuation,
+    now a child of the parent, or empty.
+    """
+
+    def __init__(self, client: MlflowClient, run: Run, *, resumed: bool, resuming: str) -> None:
+        self.client = client
+        self.run_id = str(run.info.run_id)
+        self.experiment_id = str(run.info.experiment_id)
+        self.store = str(client.tracking_uri)
+        self.resumed = resumed
+        self._resuming = resuming
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def params(self, params: Mapping[str, str]) -> None:
+        """What may never change within the study; MLflow refuses another value."""
+        self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in params.items()])
+
+    def metrics(self, metrics: Mapping[str, float]) -> None:
+        now = get_current_time_millis()
+        self.client.log_batch(
+            self.run_id, metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        )
+
+    def file(self, file: Path, folder: str | None = None) -> None:
+        self.client.log_artifact(self.run_id, str(file), folder)
+
+    def text(self, text: str, name: str) -> None:
+        self.client.log_text(self.run_id, text, name)
+
+    def data(self, data: Data) -> None:
+        """The data set's name, digests and sizes, one input for each split."""
+        self.client.log_inputs(
+            self.run_id,
+            [_dataset(data, split, context) for split, context in _CONTEXTS.items()],
+        )
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Ends the parent, and the run of this continuation with it."""
+        for run_id in filter(None, (self.run_id, self._resuming)):
+            if reason:
+                self.client.set_tag(run_id, REASON, reason)
+            self.client.set_terminated(run_id, status)
+
+
+def open_parent(client: MlflowClient, study: str, task: str, known: str) -> Parent:
+    """The parent run of the study.
+
+    Args:
+        client: of the tracking store.
+        study: the study's name.
+        task: the experiment's name, where `mlflow run` has not chosen one.
+        known: the parent run that the study's record names, or empty.
+
+    Raises:
+        UserError: the store refuses; for instance, the experiment was deleted.
+    """
+    # Taken once: a second search in this process must not adopt the same run.
+    own = os.environ.pop("MLFLOW_RUN_ID", "")
+    try:
+        parent = _alive(client, known)
+        if parent is None:
+            run = client.get_run(own) if own else client.create_run(_experiment(client, task), run_name=study)
+            client.set_tag(run.info.run_id, MLFLOW_RUN_NAME, study)
+            client.update_run(run.info.run_id, status="RUNNING")
+            return Parent(client, run, resumed=False, resuming="")
+        if own and own != known:
+            client.set_tag(own, MLFLOW_PARENT_RUN_ID, known)
+            client.set_tag(own, RESUMES, study)
+            client.set_tag(own, MLFLOW_RUN_NAME, f"{study} (resumed)")
+        client.update_run(known, status="RUNNING")
+        return Parent(client, parent, resumed=True, resuming=own if own != known else "")
+    except MlflowException as error:
+        raise UserError(f"MLflow refuses the study's run: {error.message}") from None
+
+
+def origin(commit: str) -> dict[str, str]:
+    """Tags that say what program made the run, where MLflow has not said it."""
+    return {MLFLOW_GIT_COMMIT: commit, MLFLOW_SOURCE_NAME: "pipeline"} if commit else {}
+
+
+def _alive(client: MlflowClient, run_id: str) -> Run | None:
+    if not run_id:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _experiment(client: MlflowClient, task: str) -> str:
+    chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if chosen:
+        return chosen
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or task
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id) if found else client.create_experiment(name)
+
+
+def _dataset(data: Data, split: str, context: str) -> DatasetInput:
+    rows = {"train": data.train.rows, "validation": data.validation.rows, "test": data.test.rows}[split]
+    shape = [-1, *data.train.inputs.shape[1:]]
+    tensor = {"type": "tensor", "tensor-spec": {"dtype": str(data.train.inputs.dtype), "shape": shape}}
+    dataset = Dataset(
+        name=f"{data.name}-{split}",
+        digest=data.digests[split][:_DIGEST_LENGTH],
+        source_type="code",
+        source=json.dumps({"source": data.source}),
+        schema=json.dumps({"mlflow_tensorspec": {"features": json.dumps([tensor]), "targets": None}}),
+        profile=json.dumps({"num_rows": rows, "classes": len(data.classes)}),
+    )
+    return DatasetInput(dataset=dataset, tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)])

@@ -1,0 +1,61 @@
+"""Reads a study's child runs back from MLflow: their files and curves.
+
+A child is named by its tag (`recorder.TRIAL` or `recorder.MEMBER`) and its trial's number.
+"""
+
+from pathlib import Path
+
+from mlflow.entities import Run
+
+from pipeline.errors import RunError
+from pipeline.tracking.parent import Parent
+
+
+def fetch(parent: Parent, tag: str, number: int, name: str, folder: Path) -> Path:
+    """A copy of a child's artifact in `folder`, which exists.
+
+    Raises:
+        RunError: the child's run or its artifact is gone.
+    """
+    run_id = _child(parent, tag, number).info.run_id
+    target = folder / str(number)
+    target.mkdir(exist_ok=True)
+    try:
+        return Path(parent.client.download_artifacts(run_id, name, str(target)))
+    except Exception as error:
+        # Every kind of artifact store raises errors of its own.
+        raise RunError(f"trial {number}: its {name} cannot be read from MLflow: {error}") from error
+
+
+def curve(parent: Parent, tag: str, number: int, metric: str) -> list[float]:
+    """A child's metric, an entry an epoch; empty if it has none of that name."""
+    run_id = _child(parent, tag, number).info.run_id
+    history = parent.client.get_metric_history(run_id, metric)
+    return [point.value for point in sorted(history, key=lambda point: point.step)]
+
+
+def finished(parent: Parent, tag: str) -> set[int]:
+    """The numbers of the children with that tag that have finished."""
+    numbers: set[int] = set()
+    token = None
+    while True:
+        page = parent.client.search_runs(
+            [parent.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'FINISHED'",
+            page_token=token,
+        )
+        numbers |= {int(run.data.tags[tag]) for run in page if tag in run.data.tags}
+        token = page.token
+        if not token:
+            return numbers
+
+
+def _child(parent: Parent, tag: str, number: int) -> Run:
+    runs = parent.client.search_runs(
+        [parent.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{number}'",
+        max_results=1,
+    )
+    if not runs:
+        raise RunError(f"trial {number}: MLflow has no run of it under the parent {parent.run_id}")
+    return runs[0]
