@@ -1,7 +1,7 @@
 """Regatta: MLflow-tracked hyperparameter search for Keras models.
 
-    from pipeline import search
-    result = search(task="iris", trials=12)
+from pipeline import search
+result = search(task="iris", trials=12)
 """
 
 from typing import TYPE_CHECKING

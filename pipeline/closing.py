@@ -27,7 +27,10 @@ _EXAMPLE_ROWS = 3
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found. scores: by model (baseline, champion, ensemble), then by metric, on the test rows."""
+    """What a search found.
+
+    scores: on the test rows, by model (baseline, champion, ensemble), then by metric.
+    """
 
     study: str
     run_id: str
@@ -65,13 +68,9 @@ class Closing:
             self._record(result, made, Path(folder))
         return result
 
-    def _select(
-        self, finished: Sequence[Finished], method: str, members: int, folder: Path
-    ) -> Ensemble:
+    def _select(self, finished: Sequence[Finished], method: str, members: int, folder: Path) -> Ensemble:
         predictions = {
-            trial.number: np.load(
-                trials.fetch(self.parent, self.tag, trial.number, PREDICTIONS_FILE, folder)
-            )
+            trial.number: np.load(trials.fetch(self.parent, self.tag, trial.number, PREDICTIONS_FILE, folder))
             for trial in finished[:_POOL]
         }
         labels = self.data.validation.labels
@@ -81,9 +80,7 @@ class Closing:
         self, champion: Finished, baseline: Finished | None, chosen: Ensemble, folder: Path
     ) -> dict[str, keras.Model]:
         def load(number: int) -> keras.Model:
-            return keras.models.load_model(
-                trials.fetch(self.parent, self.tag, number, MODEL_FILE, folder)
-            )
+            return keras.models.load_model(trials.fetch(self.parent, self.tag, number, MODEL_FILE, folder))
 
         made = {} if baseline is None else {"baseline": load(baseline.number)}
         made["champion"] = load(champion.number)

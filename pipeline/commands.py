@@ -1,50 +1,26 @@
 """The commands, each from its checked parameters to what it leaves in MLflow."""
 
 import contextlib
-import importlib.metadata
-import json
 import math
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import loop, options, samplers, storage
-from pipeline import space as spaces
-from pipeline import study as studies
+from pipeline import loop, samplers, storage
 from pipeline.closing import Closing, Result, as_text, table
-from pipeline.datasets import splits
 from pipeline.engines.fit import FitEngine
 from pipeline.errors import RunError
 from pipeline.finalists import train
+from pipeline.job import Job, open_existing, open_search
 from pipeline.progress import ProgressLine
-from pipeline.space import Space
-from pipeline.study import Origin, Study
-from pipeline.tasks import find
-from pipeline.tasks.task import Task
+from pipeline.provenance import record_origin
 from pipeline.tracking import trials
-from pipeline.tracking.connection import connect, redacted
-from pipeline.tracking.parent import ENGINE, STUDY, TASK, Parent, open_parent, origin
+from pipeline.tracking.connection import redacted
+from pipeline.tracking.parent import Parent
 from pipeline.tracking.recorder import MEMBER, TRIAL, Recorder
 from pipeline.values import Data
-
-_PACKAGES = ("keras", "tensorflow", "jax", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything a command works with, checked and opened."""
-
-    asked: Mapping[str, Any]
-    task: Task
-    space: Space
-    data: Data
-    folds: tuple[Data, ...]
-    study: Study
-    parent: Parent
 
 
 def search(asked: Mapping[str, Any]) -> Result | None:
@@ -57,67 +33,31 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         UserError: before the first trial.
         RunError: no trial completed, or MLflow cannot be written any more.
     """
-    job = _open_search(asked)
+    job = open_search(asked)
     with _ending(job.parent):
         if not job.study.remaining(asked["trials"]) and job.study.closed:
             _say_complete(job)
             return None
-        _record_origin(job)
+        record_origin(job)
         _train_trials(job)
-        counts = job.study.counts()
-        if not counts.completed:
-            return _nothing_completed(job)
+        if not job.study.counts().completed:
+            _nothing_completed(job)
+            return None
         return _close(job, "greedy")
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
     """Makes the ensemble of a study again, by another method or of another size."""
-    job = _open_existing(asked)
+    job = open_existing(asked)
     with _ending(job.parent):
         if not job.study.counts().completed:
-            raise RunError(f"study {job.study.name}: no trial has completed, so there is nothing to choose from")
+            raise RunError(
+                f"study {job.study.name}: no trial has completed, so there is nothing to choose from"
+            )
         return _close(job, asked["method"])
 
 
-def _open_search(asked: Mapping[str, Any]) -> _Job:
-    name = asked["study"] or asked["task"]
-    file = Path(asked["space"]) if asked["space"] else spaces.file_of(asked["task"])
-    task = find(asked["task"])
-    space = spaces.read(file, task.parameters, task.metrics).with_epochs(asked["epochs"])
-    samplers.check(asked["sampler"], asked["pruner"], asked["folds"], space.searched)
-    start = Origin(task.name, asked["size"], asked["folds"], asked["epochs"], file.name, space.text)
-    return _open(name, asked, start, task, space)
-
-
-def _open_existing(asked: Mapping[str, Any]) -> _Job:
-    name = asked["study"]
-    start = studies.origin_of(name, storage.connect(asked["storage"] or "", name))
-    task = find(start.task)
-    file = Path(start.space_file)
-    space = spaces.parse(start.space_text, file, task.parameters, task.metrics).with_epochs(start.epochs)
-    return _open(name, {**asked, "sampler": "random", "pruner": "none", "seed": 0}, start, task, space)
-
-
-def _open(name: str, asked: Mapping[str, Any], start: Origin, task: Task, space: Space) -> _Job:
-    data = task.load(start.size)
-    folds = splits.folds(data, start.folds)
-    client = connect()
-    study = studies.open_study(
-        name,
-        storage.connect(asked["storage"] or "", name),
-        space,
-        start,
-        ", ".join(f"{split} {digest[:12]}" for split, digest in data.digests.items()),
-        pruner=asked["pruner"],
-        sampler=asked["sampler"],
-        seed=asked["seed"],
-    )
-    parent = open_parent(client, name, task.name, study.parent_run)
-    study.set_parent_run(parent.run_id)
-    return _Job(asked, task, space, data, folds, study, parent)
-
-
-def _train_trials(job: _Job) -> None:
+def _train_trials(job: Job) -> None:
     asked, study = job.asked, job.study
     counts, best = study.counts(), study.finished()[:1]
     deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
@@ -128,7 +68,10 @@ def _train_trials(job: _Job) -> None:
         (best[0].value, best[0].number) if best else None,
     )
     progress.say(_greeting(job))
-    with _engine(job, job.folds) as engine, contextlib.closing(Recorder(job.parent, len(job.folds))) as recorder:
+    with (
+        _engine(job, job.folds) as engine,
+        contextlib.closing(Recorder(job.parent, len(job.folds))) as recorder,
+    ):
         rooms = loop.Rooms(study, engine, recorder, progress, asked["pruner"], len(job.folds))
         started = time.monotonic()
         try:
@@ -139,10 +82,13 @@ def _train_trials(job: _Job) -> None:
     if len(job.folds) > 1:
         _train_finalists(job)
     if study.remaining(asked["trials"]):
-        progress.say(f"the time is over with {study.counts().total} of {asked['trials']} trials; the same command goes on")
+        progress.say(
+            f"the time is over with {study.counts().total} of {asked['trials']} trials;"
+            " the same command goes on"
+        )
 
 
-def _train_finalists(job: _Job) -> None:
+def _train_finalists(job: Job) -> None:
     finished = job.study.finished()
     wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
     there = trials.finished(job.parent, MEMBER)
@@ -150,7 +96,7 @@ def _train_finalists(job: _Job) -> None:
         train([trial for trial in wanted if trial.number not in there], engine, recorder)
 
 
-def _close(job: _Job, method: str) -> Result:
+def _close(job: Job, method: str) -> Result:
     tag = MEMBER if len(job.folds) > 1 else TRIAL
     numbers = frozenset(trials.finished(job.parent, tag))
     closing = Closing(job.study, job.task, job.data, job.space.objective, job.parent, tag, numbers)
@@ -163,7 +109,7 @@ def _close(job: _Job, method: str) -> Result:
 
 
 @contextlib.contextmanager
-def _engine(job: _Job, folds: tuple[Data, ...]) -> Iterator[FitEngine]:
+def _engine(job: Job, folds: tuple[Data, ...]) -> Iterator[FitEngine]:
     """The engine with a folder for the models it makes, beside the study's journal."""
     home = storage.home(job.study.name)
     home.mkdir(parents=True, exist_ok=True)
@@ -188,52 +134,27 @@ def _ending(parent: Parent) -> Iterator[None]:
     parent.end("FINISHED")
 
 
-def _record_origin(job: _Job) -> None:
-    """What the study is and what made it; what cannot change is logged once, as params."""
-    parent, space = job.parent, job.space
-    versions = {package: _version(package) for package in _PACKAGES}
-    versions = {package: version for package, version in versions.items() if version}
-    parent.tag({
-        STUDY: job.study.name,
-        TASK: job.task.name,
-        ENGINE: "fit",
-        "pipeline.sampler": samplers.described(job.asked["sampler"], space.searched),
-        "pipeline.pruner": job.asked["pruner"],
-        "pipeline.seed": str(job.asked["seed"]),
-        **{f"version.{package}": version for package, version in versions.items()},
-        **origin(_commit()),
-    })
-    parent.text(json.dumps(versions, indent=2), "versions.json")
-    if not parent.resumed:
-        parent.params({
-            "objective.metric": space.objective.metric,
-            "objective.direction": space.objective.direction,
-            **{f"budget.{key}": str(value) for key, value in vars(space.budget).items()},
-            "study.folds": str(len(job.folds)),
-            "study.size": str(job.asked["size"]),
-        })
-        parent.data(job.data)
-        parent.text(space.text, f"search_space/{space.file.name}")
-
-
-def _record_counts(job: _Job, before: int, seconds: float) -> None:
+def _record_counts(job: Job, before: int, seconds: float) -> None:
     counts = job.study.counts()
-    job.parent.metrics({
-        "trials_completed": counts.completed,
-        "trials_pruned": counts.pruned,
-        "trials_failed": counts.failed,
-        **({"trials_per_hour": (counts.total - before) / seconds * 3600} if counts.total > before else {}),
-    })
+    job.parent.metrics(
+        {
+            "trials_completed": counts.completed,
+            "trials_pruned": counts.pruned,
+            "trials_failed": counts.failed,
+            **(
+                {"trials_per_hour": (counts.total - before) / seconds * 3600} if counts.total > before else {}
+            ),
+        }
+    )
 
 
-def _nothing_completed(job: _Job) -> None:
+def _nothing_completed(job: Job) -> None:
     reasons = job.study.reasons()
     if reasons:
         raise RunError("no trial completed: " + "; ".join(reasons[:3]))
-    return None
 
 
-def _say_complete(job: _Job) -> None:
+def _say_complete(job: Job) -> None:
     counts = job.study.counts()
     print(
         f"study {job.study.name} is complete: {counts.completed} trials completed, {counts.pruned} pruned,"
@@ -243,7 +164,7 @@ def _say_complete(job: _Job) -> None:
     )
 
 
-def _greeting(job: _Job) -> str:
+def _greeting(job: Job) -> str:
     import keras
 
     counts, asked = job.study.counts(), job.asked
@@ -255,28 +176,6 @@ def _greeting(job: _Job) -> str:
         f" {samplers.described(asked['sampler'], job.space.searched)} | pruner {asked['pruner']}\n"
         f"MLflow {redacted(job.parent.store)}, run {job.parent.run_id}"
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _commit() -> str:
-    """The commit of this program's checkout, or empty outside of one."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
 
 
 def _short(value: object) -> str:

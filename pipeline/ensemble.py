@@ -1,7 +1,7 @@
 """The ensemble of the top models: which members with which weights, and one Keras model of them.
 
-Greedy selection with replacement: R. Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004;
-cut back to its best round, as later rounds overfit the validation rows.
+Greedy selection with replacement: R. Caruana et al., "Ensemble Selection from Libraries of Models", ICML
+2004; cut back to its best round, as later rounds overfit the validation rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,16 +40,15 @@ def select(
     usable = {number: rows for number, rows in predictions.items() if np.all(np.isfinite(rows))}
     if not usable:
         raise ValueError("no member's predictions are finite")
-    chosen = (
-        list(usable)[:members] if method == "uniform" else _greedy(usable, labels, metric, members)
-    )
+    chosen = list(usable)[:members] if method == "uniform" else _greedy(usable, labels, metric, members)
     weights = {number: chosen.count(number) / len(chosen) for number in dict.fromkeys(chosen)}
     return Ensemble(weights, score(metric.name, labels, blend(usable, weights)))
 
 
 def blend(predictions: Mapping[int, Array], weights: Mapping[int, float]) -> Array:
     """The weighted mean of the members' predictions, (rows, classes)."""
-    return np.sum([weight * predictions[number] for number, weight in weights.items()], axis=0)
+    mean: Array = np.sum([weight * predictions[number] for number, weight in weights.items()], axis=0)
+    return mean
 
 
 def as_model(members: Sequence[tuple[keras.Model, float]], name: str = "ensemble") -> keras.Model:
@@ -74,9 +73,7 @@ def _greedy(predictions: Mapping[int, Array], labels: Array, metric: Metric, rou
     best: tuple[tuple[float, float], int] | None = None
     total = np.zeros_like(next(iter(predictions.values())), dtype=np.float64)
     for size in range(1, rounds + 1):
-        ranks = {
-            number: _rank(metric, labels, (total + rows) / size) for number, rows in predictions.items()
-        }
+        ranks = {number: _rank(metric, labels, (total + rows) / size) for number, rows in predictions.items()}
         # min keeps the first of equals, which is the better trial.
         number = min(ranks, key=lambda candidate: ranks[candidate])
         chosen.append(number)

@@ -39,8 +39,7 @@ def score_test(
         answers = model.predict(test.inputs, batch_size=_BATCH_ROWS, verbose=0)
         probabilities = class_probabilities(answers)
         scores[name] = {
-            metric.name: _score(per_row(metric.name, test.labels, probabilities), seed)
-            for metric in metrics
+            metric.name: _score(per_row(metric.name, test.labels, probabilities), seed) for metric in metrics
         }
     return scores
 

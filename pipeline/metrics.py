@@ -46,9 +46,11 @@ def score(metric: str, labels: Array, probabilities: Array) -> float:
 
 
 def _accuracy(labels: Array, probabilities: Array) -> Array:
-    return (probabilities.argmax(axis=-1) == labels).astype(np.float64)
+    hits: Array = (probabilities.argmax(axis=-1) == labels).astype(np.float64)
+    return hits
 
 
 def _log_loss(labels: Array, probabilities: Array) -> Array:
     of_target = np.take_along_axis(probabilities, labels[:, None].astype(np.int64), axis=-1)[:, 0]
-    return -np.log(np.clip(of_target, _FUZZ, 1.0 - _FUZZ))
+    losses: Array = -np.log(np.clip(of_target, _FUZZ, 1.0 - _FUZZ))
+    return losses

@@ -48,7 +48,7 @@ class ProgressLine:
     def trial(self, number: int, text: str, value: float | None) -> None:
         """A trial ended; value is None unless it completed."""
         self._done += 1
-        if value is not None and (self._best is None or self._better(value)):
+        if value is not None and self._is_best(value):
             self._best = (value, number)
         if self._live and value is not None:
             self._show(self._state())
@@ -75,8 +75,9 @@ class ProgressLine:
             parts.append(f"{_duration((self._total - self._done) * seconds / trained)} left")
         return " | ".join(parts)
 
-    def _better(self, value: float) -> bool:
-        assert self._best is not None
+    def _is_best(self, value: float) -> bool:
+        if self._best is None:
+            return True
         return value > self._best[0] if self._objective.direction == "maximize" else value < self._best[0]
 
     def _show(self, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from jinja2 import Environment
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.values import Objective
 
@@ -17,7 +18,8 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 <meta charset="utf-8">
 <title>{{ title }}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ccc; }
 img { max-width: 100%; }
@@ -71,8 +73,7 @@ def draw(
             title=f"Study {study}",
             rows=table,
             pictures=[
-                (heading, base64.b64encode(file.read_bytes()).decode())
-                for heading, file in pictures.items()
+                (heading, base64.b64encode(file.read_bytes()).decode()) for heading, file in pictures.items()
             ],
         ),
         encoding="utf-8",
@@ -93,7 +94,7 @@ def _history(history: Sequence[tuple[int, float]], objective: Objective) -> Figu
         # One diverging trial would flatten all others.
         axes.set_yscale("log")
     axes.set(xlabel="trial", ylabel=objective.metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
@@ -107,7 +108,7 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Figure:
         axes.plot(curves[f"val_{metric}"], color=colour, label=f"{metric}, validation")
         axes.set_ylabel(metric, color=colour)
     left.set_xlabel("epoch")
-    left.xaxis.get_major_locator().set_params(integer=True)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], loc="center right")
     return figure

@@ -6,11 +6,13 @@ same way gives the same trials, also when it was stopped in between.
 
 import importlib.util
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import (
     BaseSampler,
@@ -40,7 +42,9 @@ def check(sampler: str, pruner: str, folds: int, searched: Mapping[str, BaseDist
     if sampler == "grid":
         _grid(searched)
     if sampler == "cmaes" and sum(_is_range(distribution) for distribution in searched.values()) < 2:
-        raise UserError("sampler=cmaes: needs two searched ranges of numbers at least, and draws choices at random")
+        raise UserError(
+            "sampler=cmaes: needs two searched ranges of numbers at least, and draws choices at random"
+        )
     if folds > 1 and pruner not in ("none", "wilcoxon"):
         raise UserError(
             f"pruner={pruner}: compares trials epoch by epoch, but folds={folds} are trained one after the"
@@ -55,7 +59,8 @@ def described(sampler: str, searched: Mapping[str, BaseDistribution]) -> str:
     at_random = [name for name, distribution in searched.items() if not _is_range(distribution)]
     return {
         "tpe": f"tpe (multivariate, constant liar, {_STARTUP_TRIALS} random trials first)",
-        "cmaes": "cmaes" + (f" ({', '.join(at_random)} at random: choices are no numbers)" if at_random else ""),
+        "cmaes": "cmaes"
+        + (f" ({', '.join(at_random)} at random: choices are no numbers)" if at_random else ""),
         "grid": f"grid ({math.prod(map(len, _grid(searched).values())) if sampler == 'grid' else 0} points)",
         "gp": f"gp ({_STARTUP_TRIALS} random trials first)",
     }.get(sampler, sampler)
@@ -68,7 +73,8 @@ def points(sampler: str, searched: Mapping[str, BaseDistribution]) -> float:
 
 def make_sampler(name: str, searched: Mapping[str, BaseDistribution], seed: int, number: int) -> BaseSampler:
     """The sampler that draws trial `number`."""
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    # A grid is shuffled by its seed and then walked: it needs the same one each time.
+    own = seed if name == "grid" else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     return BlindToBaseline(_sampler(name, searched, own))
 
 
@@ -79,7 +85,10 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
     if name == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     if name == "wilcoxon":
-        return WilcoxonPruner()
+        with warnings.catch_warnings():
+            # The user has asked for it by name; that Optuna may change it some day, the pin takes care of.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return WilcoxonPruner()
     return NopPruner()
 
 
@@ -112,9 +121,7 @@ class BlindToBaseline(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self._sampler.before_trial(_without_baseline(study), trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Any
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         if BASELINE not in trial.user_attrs:
             self._sampler.after_trial(_without_baseline(study), trial, state, values)
 
@@ -123,9 +130,7 @@ class _WithoutBaseline(Study):
     """A study as its sampler sees it."""
 
     def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [
-            trial for trial in super()._get_trials(*args, **kwargs) if BASELINE not in trial.user_attrs
-        ]
+        return [trial for trial in super()._get_trials(*args, **kwargs) if BASELINE not in trial.user_attrs]
 
     def stop(self) -> None:
         """The grid sampler stops its study at the last point; here the search loop counts them."""
@@ -139,9 +144,7 @@ def _without_baseline(study: Study) -> Study:
 
 def _sampler(name: str, searched: Mapping[str, BaseDistribution], seed: int) -> BaseSampler:
     if name == "tpe":
-        return TPESampler(
-            multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS, seed=seed
-        )
+        return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS, seed=seed)
     if name == "cmaes":
         return CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
     if name == "grid":
@@ -166,7 +169,8 @@ def _grid(searched: Mapping[str, BaseDistribution]) -> dict[str, list[Any]]:
             unfit.append(name)
     if unfit:
         raise UserError(
-            f"sampler=grid: needs choices or a step for every searched setting, but {', '.join(unfit)} has neither"
+            "sampler=grid: needs choices or a step for every searched setting, but these have neither:"
+            f" {', '.join(unfit)}"
         )
     return grid
 

@@ -61,7 +61,9 @@ class Parameter:
 
 # Settings of training. The engine reads these two, the model reads the rest.
 BATCH_SIZE = Parameter("batch_size", "int", 32, "rows a gradient step sees", low=1)
-SHUFFLE = Parameter("shuffle", "bool", True, "whether each epoch sees the rows in a new order")
+SHUFFLE = Parameter(
+    "shuffle", "bool", default=True, meaning="whether each epoch sees the rows in a new order"
+)
 TRAINING = (BATCH_SIZE, SHUFFLE)
 
 LEARNING_RATE = Parameter(
@@ -70,7 +72,9 @@ LEARNING_RATE = Parameter(
 DROPOUT = Parameter(
     "dropout", "float", 0.0, "share of activations set to zero while training", low=0, high=1, open_high=True
 )
-BATCH_NORMALIZATION = Parameter("batch_normalization", "bool", True, "whether the layers are there")
+BATCH_NORMALIZATION = Parameter(
+    "batch_normalization", "bool", default=True, meaning="whether the layers are there"
+)
 BN_MOMENTUM = Parameter(
     "bn_momentum", "float", 0.99, "of BatchNormalization's moving averages", low=0, high=1, open_high=True
 )

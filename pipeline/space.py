@@ -5,27 +5,20 @@ file is found before the first error is raised, and each names file, table, key,
 """
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, distribution_to_json
 
 from pipeline.errors import UserError
+from pipeline.ranges import distribution, shown
 from pipeline.settings import Parameter
 from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings
 
 _TABLES = ("space", "budget", "objective", "baseline", "variants")
-_RANGE_KEYS = {"low", "high", "log", "step"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Space:
         return {**self._defaults(), **self.fixed, **suggested}
 
     def published(self, settings: Settings) -> Settings:
-        """Every setting the task reads, for the baseline or a variant: ranges and fixed values don't count."""
+        """Every setting the task reads, for the baseline or a variant; fixed values don't count there."""
         return {**self._defaults(), **settings}
 
     def with_epochs(self, epochs: int | None) -> "Space":
@@ -62,10 +55,7 @@ class Space:
     def identity(self) -> dict[str, str]:
         """What a study is tied to, as texts that can be compared and shown."""
         return {
-            **{
-                f"[space] {name}": _shown_distribution(distribution)
-                for name, distribution in self.searched.items()
-            },
+            **{f"[space] {name}": _shown_distribution(drawn) for name, drawn in self.searched.items()},
             **{f"[space] {name}": json.dumps(value) for name, value in self.fixed.items()},
             **{f"[budget] {key}": json.dumps(value) for key, value in vars(self.budget).items()},
             "[objective]": f"{self.objective.direction} {self.objective.metric}",
@@ -110,16 +100,14 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
         faults.append("[space]: nothing is searched; give at least one range or list of choices")
     budget = _budget(sections["budget"], metrics, faults) if "budget" in tables else None
     in_loss = [name for name in searched if known[name].in_loss]
-    objective = (
-        _objective(sections["objective"], metrics, in_loss, faults) if "objective" in tables else None
-    )
+    objective = _objective(sections["objective"], metrics, in_loss, faults) if "objective" in tables else None
     baseline = _settings(sections["baseline"], "baseline", known, faults) if "baseline" in tables else None
     variants: dict[str, Settings] = {}
     for name, settings in sections["variants"].items():
         if isinstance(settings, dict):
             variants[name] = _settings(settings, f"variants.{name}", known, faults)
         else:
-            faults.append(f"[variants] {name}: must be a table of settings, but is {_shown(settings)}")
+            faults.append(f"[variants] {name}: must be a table of settings, but is {shown(settings)}")
     if faults or budget is None or objective is None:
         raise UserError.of(f"{file} {fault}" for fault in faults)
     return Space(file, text, tuple(parameters), searched, fixed, budget, objective, baseline, variants)
@@ -131,9 +119,7 @@ def _text_of(file: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such search-space file") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file}: a search-space file is UTF-8 text, but byte {error.start} is not"
-        ) from None
+        raise UserError(f"{file}: a search-space file is UTF-8 text, but byte {error.start} is not") from None
     except OSError as error:
         raise UserError(f"{file}: the search-space file cannot be read: {error.strerror}") from None
 
@@ -149,7 +135,7 @@ def _section(tables: Mapping[str, Any], name: str, faults: list[str]) -> Mapping
     section = tables.get(name, {})
     if isinstance(section, dict):
         return section
-    faults.append(f"[{name}]: must be a table, but is {_shown(section)}")
+    faults.append(f"[{name}]: must be a table, but is {shown(section)}")
     return {}
 
 
@@ -165,76 +151,16 @@ def _space(
         elif not isinstance(spec, dict):
             rule = known[name].fault(spec)
             if rule:
-                faults.append(f"{place}: {rule}, but is {_shown(spec)}")
+                faults.append(f"{place}: {rule}, but is {shown(spec)}")
             else:
                 fixed[name] = spec
         else:
-            found = (
-                _choices(spec, known[name]) if "choices" in spec else _range(spec, known[name])
-            )
+            found = distribution(spec, known[name])
             if isinstance(found, BaseDistribution):
                 searched[name] = found
             else:
                 faults.extend(f"{place}: {fault}" for fault in found)
     return searched, fixed
-
-
-def _choices(spec: Mapping[str, Any], parameter: Parameter) -> BaseDistribution | list[str]:
-    faults = [f"{key}: unknown key beside choices" for key in spec if key != "choices"]
-    choices = spec["choices"]
-    if not isinstance(choices, list) or not choices:
-        return [*faults, f"choices must be a list of at least one value, but choices = {_shown(choices)}"]
-    for choice in choices:
-        if rule := parameter.fault(choice):
-            faults.append(f"each choice {rule}, but one is {_shown(choice)}")
-    if not faults and len(set(choices)) < len(choices):
-        faults.append(f"choices must differ, but choices = {_shown(choices)}")
-    return faults or CategoricalDistribution(choices)
-
-
-def _range(spec: Mapping[str, Any], parameter: Parameter) -> BaseDistribution | list[str]:
-    faults = [
-        f"{key}: unknown key; a range has low, high, log, step; a list has choices"
-        for key in spec
-        if key not in _RANGE_KEYS
-    ]
-    if parameter.kind in ("bool", "word"):
-        return [*faults, "has no numeric range; use choices"]
-    for key in ("low", "high"):
-        if key not in spec:
-            faults.append(f"{key} is missing")
-        elif isinstance(spec[key], str):
-            faults.append(f'{key} must be a number, but {key} = "{spec[key]}"')
-        elif rule := parameter.fault(spec[key]):
-            faults.append(f"{key} {rule}, but {key} = {_shown(spec[key])}")
-    log, step = spec.get("log", False), spec.get("step")
-    if not isinstance(log, bool):
-        faults.append(f"log must be true or false, but log = {_shown(log)}")
-    if step is not None and not _is_number(step, whole=parameter.kind == "int"):
-        whole = "whole " if parameter.kind == "int" else ""
-        faults.append(f"step must be a {whole}number > 0, but step = {_shown(step)}")
-    if faults:
-        return faults
-    return _range_of_numbers(spec["low"], spec["high"], step, parameter, log=log)
-
-
-def _range_of_numbers(
-    low: float, high: float, step: float | None, parameter: Parameter, *, log: bool
-) -> BaseDistribution | list[str]:
-    faults = []
-    if low >= high:
-        faults.append(f"low < high must hold, but low = {low} and high = {high}")
-    if log and low <= 0:
-        faults.append(f"low > 0 must hold for log = true, but low = {low}")
-    if log and step is not None:
-        faults.append("log = true takes no step")
-    elif step is not None and low < high and not _divides(step, high - low):
-        faults.append(f"step must divide high - low, but step = {step} and high - low = {high - low}")
-    if faults:
-        return faults
-    if parameter.kind == "int":
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-    return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
 
 
 def _settings(
@@ -243,11 +169,9 @@ def _settings(
     settings: dict[str, Setting] = {}
     for name, value in section.items():
         if name not in known:
-            faults.append(
-                f"[{table}] {name}: unknown setting; this task reads {', '.join(sorted(known))}"
-            )
+            faults.append(f"[{table}] {name}: unknown setting; this task reads {', '.join(sorted(known))}")
         elif rule := known[name].fault(value):
-            faults.append(f"[{table}] {name}: {rule}, but is {_shown(value)}")
+            faults.append(f"[{table}] {name}: {rule}, but is {shown(value)}")
         else:
             settings[name] = value
     return settings
@@ -270,14 +194,12 @@ def _budget(section: Mapping[str, Any], metrics: Sequence[Metric], faults: list[
     }
     monitor = section.get("monitor", "val_loss")
     if not isinstance(monitor, str) or monitor not in monitors:
-        faults.append(
-            f"[budget] monitor: must be one of {', '.join(monitors)}, but is {_shown(monitor)}"
-        )
+        faults.append(f"[budget] monitor: must be one of {', '.join(monitors)}, but is {shown(monitor)}")
     values: dict[str, Any] = {}
     for key, value in section.items():
         if key in rules:
             if rule := rules[key].fault(value):
-                faults.append(f"[budget] {key}: {rule}, but is {_shown(value)}")
+                faults.append(f"[budget] {key}: {rule}, but is {shown(value)}")
             values[key] = value
         elif key != "monitor":
             faults.append(f"[budget] {key}: unknown key; the keys are monitor, {', '.join(rules)}")
@@ -301,14 +223,12 @@ def _objective(
             faults.append(f"[objective] {key}: unknown key; the keys are metric, direction")
     metric = section.get("metric")
     if not isinstance(metric, str) or metric not in directions:
-        faults.append(
-            f"[objective] metric: must be one of {', '.join(directions)}, but is {_shown(metric)}"
-        )
+        faults.append(f"[objective] metric: must be one of {', '.join(directions)}, but is {shown(metric)}")
         return None
     direction = section.get("direction", directions[metric])
     if direction != directions[metric]:
         faults.append(
-            f"[objective] direction: {metric} is to {directions[metric]}, but direction = {_shown(direction)}"
+            f"[objective] direction: {metric} is to {directions[metric]}, but direction = {shown(direction)}"
         )
     if metric == "val_loss" and in_loss:
         faults.append(
@@ -318,23 +238,6 @@ def _objective(
     return None if len(faults) > before else Objective(metric, directions[metric])
 
 
-def _is_number(value: object, *, whole: bool) -> bool:
-    kinds = int if whole else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-
-
-def _divides(step: float, width: float) -> bool:
-    # Ranges are typed in decimals, which floats hold to about 16 digits.
-    return math.isclose(width / step, round(width / step), rel_tol=1e-9) and round(width / step) > 0
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "missing"
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _shown_distribution(distribution: BaseDistribution) -> str:
-    content = json.loads(distribution_to_json(distribution))["attributes"]
+def _shown_distribution(drawn: BaseDistribution) -> str:
+    content = json.loads(distribution_to_json(drawn))["attributes"]
     return json.dumps({key: value for key, value in content.items() if value not in (None, False)})

@@ -53,6 +53,12 @@ def connect(url: str, study: str) -> BaseStorage:
     return _database(url) if url else _journal(study)
 
 
+def check_there(url: str, study: str) -> None:
+    """Raises UserError if the study would lie in a journal file and there is none; nothing is made."""
+    if not (url or os.environ.get("PIPELINE_STORAGE")) and not (home(study) / "journal.log").exists():
+        raise UserError(f"study: there is no study named {study!r} in {home(study).parent}; search makes one")
+
+
 def redacted(url: str) -> str:
     """The URL without its password, fit to be shown."""
     return re.sub(r"(://[^:/@?#]*):[^@]*@", r"\1:***@", url)
@@ -98,5 +104,3 @@ def _has_password(url: str) -> bool:
         return urlsplit(url).password is not None or "password=" in url.lower()
     except ValueError:
         return ":" in url and "@" in url
-
-

@@ -5,24 +5,19 @@ trial's settings, seed and reason, and the MLflow run that shows it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import samplers
-from pipeline.errors import UserError
 from pipeline.space import Space
-from pipeline.values import Candidate, Outcome, Settings, Size
+from pipeline.values import Candidate, Outcome, Settings
 
-_ORIGIN, _IDENTITY, _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED = (
-    "origin",
-    "identity",
+_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED = (
     "settings",
     "seed",
     "reason",
@@ -34,7 +29,10 @@ _ORIGIN, _IDENTITY, _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED = 
 
 @dataclass(frozen=True)
 class Finished:
-    """A completed trial: its number, seed, objective value and every setting. baseline: it is the published model."""
+    """A completed trial: its number, seed, objective value and every setting.
+
+    baseline: whether it is the published model.
+    """
 
     number: int
     seed: int
@@ -67,6 +65,7 @@ class Study:
         self._space = space
         self._sampler = sampler
         self._seed = seed
+        self._study_id = storage.get_study_id_from_name(study.study_name)
         self._asked: dict[int, Trial] = {}
 
     @property
@@ -126,7 +125,7 @@ class Study:
         return sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
 
     def remaining(self, trials: int) -> int:
-        """How many trials are still to be asked for: up to `trials` in all, or to the last point of a grid."""
+        """How many trials are still to be asked for: up to `trials` in all, or to a grid's last point."""
         counts = self.counts()
         drawn = sum(
             _INTERRUPTED not in trial.user_attrs and samplers.BASELINE not in trial.user_attrs
@@ -141,9 +140,7 @@ class Study:
         if self._wants_baseline():
             return self._ask_baseline()
         number = len(self._trials())
-        self._study.sampler = samplers.make_sampler(
-            self._sampler, self._space.searched, self._seed, number
-        )
+        self._study.sampler = samplers.make_sampler(self._sampler, self._space.searched, self._seed, number)
         trial = self._study.ask(dict(self._space.searched))
         self._asked[trial.number] = trial
         settings, seed = self._space.complete(trial.params), self._trial_seed(trial.number)
@@ -181,7 +178,7 @@ class Study:
 
     def interrupt(self, number: int, reason: str) -> None:
         """Notes that a trial under way was ended from outside; it counts for nothing."""
-        self._storage.set_trial_user_attr(self._trial_id(number), _INTERRUPTED, True)
+        self._storage.set_trial_user_attr(self._trial_id(number), _INTERRUPTED, value=True)
         self._end(number, TrialState.FAIL, reason)
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
@@ -214,81 +211,4 @@ class Study:
         return self._study.get_trials(deepcopy=False)
 
     def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a study was started with, beside the contents of its space and data: enough to open it again.
-
-    space_file and space_text: the file's path then, and its contents. epochs: what the command gave, or None.
-    """
-
-    task: str
-    size: Size
-    folds: int
-    epochs: int | None
-    space_file: str
-    space_text: str
-
-
-def open_study(
-    name: str, storage: BaseStorage, space: Space, origin: Origin, data: str, *, pruner: str, sampler: str, seed: int
-) -> Study:
-    """The study of that name, new or as it was left.
-
-    data: the digest of the data set.
-
-    Raises:
-        UserError: it was started with something else; the message says what differs.
-    """
-    study = optuna.create_study(
-        study_name=name,
-        storage=storage,
-        load_if_exists=True,
-        direction=space.objective.direction,
-        pruner=samplers.make_pruner(pruner, space.budget.epochs),
-        # Replaced at each question, see `samplers.make_sampler`.
-        sampler=RandomSampler(),
-    )
-    identity = {
-        "task": origin.task,
-        "size": origin.size,
-        "folds": str(origin.folds),
-        "data": data,
-        **space.identity(),
-    }
-    known: Any = study.user_attrs.get(_IDENTITY)
-    if known is None:
-        study.set_user_attr(_IDENTITY, identity)
-        study.set_user_attr(_ORIGIN, asdict(origin))
-    elif known != identity:
-        raise UserError.of([
-            f"study {name}: was started with other settings; give another name by study=, or what it had:",
-            *_differences(known, identity),
-        ])
-    return Study(study, storage, space, sampler, seed)
-
-
-def origin_of(name: str, storage: BaseStorage) -> Origin:
-    """What the study of that name was started with.
-
-    Raises:
-        UserError: there is no such study.
-    """
-    try:
-        study = optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        raise UserError(f"study: there is no study named {name!r} in this storage; search makes one") from None
-    known = study.user_attrs.get(_ORIGIN)
-    if known is None:
-        raise UserError(f"study {name}: was not made by this program")
-    return Origin(**known)
-
-
-def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    return [
-        f"  {key}: was {known.get(key, 'not there')}, now {now.get(key, 'not there')}"
-        for key in sorted({*known, *now})
-        if known.get(key) != now.get(key)
-    ]
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)

@@ -61,7 +61,10 @@ def fashion_mnist(size: Size) -> Data:
 
 
 def imdb(size: Size) -> Data:
-    """50,000 film reviews as multi-hot words, (rows, 10000) uint8: 20,000 / 5,000 / 25,000 published test rows."""
+    """50,000 film reviews as multi-hot words, (rows, 10000) uint8.
+
+    20,000 / 5,000 of the training reviews, and the 25,000 published test reviews.
+    """
     arrays, source = _arrays("imdb", "imdb.npz", _imdb_from_mirror)
     x_train, y_train, x_test, y_test = arrays
     # Cut before the words are expanded: a small study needs no 500 MB of them.
@@ -124,7 +127,15 @@ def _mirrored(place: Path, from_mirror: Callable[[Path], Arrays]) -> Arrays:
             f"{error.filename}: there is no such file, and PIPELINE_DATA names its folder as the mirror of"
             " the Keras sets; put the file there, or unset PIPELINE_DATA to download it"
         ) from None
-    except (OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise UserError(
             f"{place}: the file is damaged ({error}); replace it by the published one, or unset"
             " PIPELINE_DATA to download it"
@@ -169,7 +180,9 @@ def _fashion_mnist_from_mirror(folder: Path) -> Arrays:
 def _imdb_from_mirror(file: Path) -> Arrays:
     """The raw word ranks with Keras's shuffle, start number, shift and cut to the commonest words."""
     with zipfile.ZipFile(file) as archive:
-        arrays = {name: _npy(archive.read(f"{name}.npy")) for name in ("x_train", "y_train", "x_test", "y_test")}
+        arrays = {
+            name: _npy(archive.read(f"{name}.npy")) for name in ("x_train", "y_train", "x_test", "y_test")
+        }
     shuffled: list[Array] = []
     state = np.random.RandomState(_IMDB_SEED)
     for part in ("train", "test"):
@@ -185,7 +198,7 @@ def _npy(content: bytes) -> Array:
     stream = io.BytesIO(content)
     np.lib.format.read_magic(stream)
     _, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype != object:
+    if not dtype.hasobject:
         return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
     array = _ArrayUnpickler(stream).load()
     if not isinstance(array, np.ndarray):

@@ -24,7 +24,9 @@ def choose() -> str:
     if backend not in _PACKAGES:
         raise UserError(f"KERAS_BACKEND: must be one of {', '.join(_PACKAGES)}, but is {backend!r}")
     if importlib.util.find_spec(_PACKAGES[backend]) is None:
-        raise UserError(f"KERAS_BACKEND: {backend} needs the package {_PACKAGES[backend]}, which is not installed")
+        raise UserError(
+            f"KERAS_BACKEND: {backend} needs the package {_PACKAGES[backend]}, which is not installed"
+        )
     return backend
 
 

@@ -4,7 +4,6 @@
 the engine, decides between two epochs whether a trial goes on.
 """
 
-import logging
 import math
 import queue
 import threading
@@ -18,11 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.engines import memory
 from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event
 from pipeline.metrics import class_probabilities
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings
-
-_log = logging.getLogger(__name__)
 
 # Validation rows and predictions need no gradients, so they go through in large batches.
 _INFERENCE_ROWS = 2048
@@ -90,20 +88,22 @@ class FitEngine:
     def _work(self) -> None:
         while (candidate := self._jobs.get()) is not None:
             self._baton.wait_for_step()
-            try:
-                outcome = self._training.run(candidate, self._baton)
-            except Exception as error:
-                # Whatever a model of the user's raises ends this trial, with its reason, and no other.
-                reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-                _log.debug("trial %d failed", candidate.number, exc_info=True)
-                outcome = Outcome(candidate.number, failure=reason, detail=traceback.format_exc())
-            # Trials must not add up in memory: Keras keeps what was built until it is told.
-            keras.backend.clear_session(free_memory=True)
+            with memory.freed():
+                outcome = self._train(candidate)
             self._baton.finish(outcome)
+
+    def _train(self, candidate: Candidate) -> Outcome | None:
+        try:
+            return self._training.run(candidate, self._baton)
+        except Exception as error:
+            # Whatever a model of the user's raises ends this trial, with its reason, and no other.
+            first_line = (str(error).strip() or "no message").splitlines()[0]
+            reason = f"{type(error).__name__}: {first_line}"
+            return Outcome(candidate.number, failure=reason, detail=traceback.format_exc())
 
 
 class _Baton:
-    """Hands control to and fro between the search loop and the training thread; one of them runs at a time."""
+    """Hands control to and fro between the search loop and the training thread: one runs at a time."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -160,7 +160,9 @@ class _Training:
         files: dict[str, Path] = {}
         for number, data in enumerate(self._folds):
             # Initial weights, dropout and row order derive from the trial's seed (and fold) alone.
-            keras.utils.set_random_seed(int(np.random.SeedSequence([candidate.seed, number]).generate_state(1)[0]))
+            keras.utils.set_random_seed(
+                int(np.random.SeedSequence([candidate.seed, number]).generate_state(1)[0])
+            )
             model = self._build(candidate.settings, data)
             watch = _Watch(candidate.number, number, self._objective.metric, baton)
             fold = self._fit(model, data, candidate.settings, watch)
@@ -231,7 +233,7 @@ class _Training:
         return files
 
 
-class _Watch(keras.callbacks.Callback):
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Hands each epoch to the search loop, and ends a training that diverged or is not wanted any more."""
 
     def __init__(self, number: int, fold: int, objective: str, baton: _Baton) -> None:
@@ -258,8 +260,6 @@ class _Watch(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         self.curve.append(metrics)
-        self._baton.pass_on(
-            Progress(self._number, self._fold, epoch, metrics, metrics[self._objective])
-        )
+        self._baton.pass_on(Progress(self._number, self._fold, epoch, metrics, metrics[self._objective]))
         if self._baton.stop:
             self.model.stop_training = True

@@ -17,7 +17,7 @@ def l1_l2(settings: Settings) -> keras.regularizers.Regularizer:
 
 
 def max_norm(settings: Settings, axis: int | list[int] = 0) -> keras.constraints.Constraint | None:
-    """The bound on the norm of each unit's incoming weights; `axis` spans one unit's, as in Keras's MaxNorm."""
+    """The bound on the norm of each unit's incoming weights; `axis` spans one unit's, as in Keras."""
     if settings["max_norm"] == "none":
         return None
     return keras.constraints.MaxNorm(settings["max_norm"], axis=axis)

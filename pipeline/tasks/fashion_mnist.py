@@ -20,7 +20,7 @@ _ACTIVITY_L1 = Parameter(
 
 
 def build(settings: Settings, data: Data) -> keras.Model:
-    """Flatten - Dense 64 - BatchNormalization - Dropout - softmax; Adam. Grey values are scaled to 0..1 inside."""
+    """Flatten - Dense 64 - BatchNormalization - Dropout - softmax, Adam; grey values are scaled inside."""
     layers: list[keras.layers.Layer] = [keras.layers.Rescaling(1.0 / 255.0), keras.layers.Flatten()]
     for units in blocks.hidden_widths(settings, _WIDTHS):
         activity = keras.regularizers.L1(settings["activity_l1"])

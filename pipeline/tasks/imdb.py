@@ -13,7 +13,7 @@ _WIDTHS = (16, 16)
 
 
 def build(settings: Settings, data: Data) -> keras.Model:
-    """10,000-word multi-hot - Dense 16 - Dense 16 - sigmoid, relu, each with BatchNormalization and Dropout; RMSprop."""
+    """Multi-hot - Dense 16 - Dense 16 - sigmoid, RMSprop; BatchNormalization and Dropout after each relu."""
     layers: list[keras.layers.Layer] = []
     for units in blocks.hidden_widths(settings, _WIDTHS):
         layers.append(blocks.dense(units, "relu", settings))

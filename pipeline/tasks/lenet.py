@@ -29,7 +29,7 @@ def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
     """`build` for images whose brightest grey value is `white`."""
 
     def build(settings: Settings, data: Data) -> keras.Model:
-        """Conv 6@5x5 - BN - AvgPool - Conv 16@5x5 - BN - AvgPool - Conv 120@5x5 - BN - Dense 84 - softmax; tanh, Adam."""
+        """Conv 6 - BN - AvgPool - Conv 16 - BN - AvgPool - Conv 120 - BN - Dense 84 - softmax; tanh, Adam."""
         height, width, channels = data.train.inputs.shape[1:]
         third = {"5x5": (5, 1), "1x1": (1, 5)}[str(settings["third_convolution"])]
         layers = [

@@ -30,10 +30,14 @@ def connect() -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: does not answer: {_plain(error, uri)}") from None
+        raise UserError(
+            f"MLFLOW_TRACKING_URI {redacted(uri)}: does not answer: {_plain(error, uri)}"
+        ) from None
     except Exception as error:
         # Database drivers and HTTP clients raise families of their own.
-        raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {_plain(error, uri)}") from None
+        raise UserError(
+            f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {_plain(error, uri)}"
+        ) from None
     return client
 
 

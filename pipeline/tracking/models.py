@@ -51,7 +51,7 @@ def log(parent: Parent, name: str, model: keras.Model, example: Array, answer: A
 
 
 class _KerasFlavor:
-    """MLflow's flavor for Keras 3, which fails on an input example unless its folder is there (MLflow 16183)."""
+    """MLflow's flavor for Keras 3, which needs the folder of an input example to be there (MLflow 16183)."""
 
     __name__ = "mlflow.keras"
 

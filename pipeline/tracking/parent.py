@@ -8,6 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
@@ -112,8 +113,9 @@ def open_parent(client: MlflowClient, study: str, task: str, known: str) -> Pare
         raise UserError(f"MLflow refuses the study's run: {error.message}") from None
 
 
-def origin(commit: str) -> dict[str, str]:
-    """Tags that say what program made the run, where MLflow has not said it."""
+def origin(program: Path) -> dict[str, str]:
+    """Tags that say what made the run, where `mlflow run` has not: the git commit of the program's file."""
+    commit = get_git_commit(str(program))
     return {MLFLOW_GIT_COMMIT: commit, MLFLOW_SOURCE_NAME: "pipeline"} if commit else {}
 
 

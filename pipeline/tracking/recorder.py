@@ -162,7 +162,5 @@ class Recorder:
 
     def _flush(self, child: _Child) -> None:
         for place in range(0, len(child.metrics), _METRICS_A_REQUEST):
-            self._client.log_batch(
-                child.run_id, metrics=child.metrics[place : place + _METRICS_A_REQUEST]
-            )
+            self._client.log_batch(child.run_id, metrics=child.metrics[place : place + _METRICS_A_REQUEST])
         child.metrics = []

@@ -1,0 +1,50 @@
+"""What made a study: versions, commit, space, data, settings; written to its parent run."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+from pipeline import samplers
+from pipeline.job import Job
+from pipeline.tracking.parent import ENGINE, STUDY, TASK, origin
+
+_PACKAGES = ("keras", "tensorflow", "jax", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
+
+
+def record_origin(job: Job) -> None:
+    """What the study is and what made it; what cannot change is logged once, as params."""
+    parent, space = job.parent, job.space
+    versions = {package: _version(package) for package in _PACKAGES}
+    versions = {package: version for package, version in versions.items() if version}
+    parent.tag(
+        {
+            STUDY: job.study.name,
+            TASK: job.task.name,
+            ENGINE: "fit",
+            "pipeline.sampler": samplers.described(job.asked["sampler"], space.searched),
+            "pipeline.pruner": job.asked["pruner"],
+            "pipeline.seed": str(job.asked["seed"]),
+            **{f"version.{package}": version for package, version in versions.items()},
+            **origin(Path(__file__)),
+        }
+    )
+    parent.text(json.dumps(versions, indent=2), "versions.json")
+    if not parent.resumed:
+        parent.params(
+            {
+                "objective.metric": space.objective.metric,
+                "objective.direction": space.objective.direction,
+                **{f"budget.{key}": str(value) for key, value in vars(space.budget).items()},
+                "study.folds": str(len(job.folds)),
+                "study.size": str(job.asked["size"]),
+            }
+        )
+        parent.data(job.data)
+        parent.text(space.text, f"search_space/{space.file.name}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,106 @@
+"""Opens a study, new or as it was left, and holds it to what it was started with."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
+
+from pipeline import samplers
+from pipeline.errors import UserError
+from pipeline.space import Space
+from pipeline.study import Study
+from pipeline.values import Size
+
+_ORIGIN, _IDENTITY = "origin", "identity"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a study was started with, beside the contents of its space and data: enough to open it again.
+
+    space_file and space_text: the file's path then, and its contents. epochs: what the command gave, or None.
+    """
+
+    task: str
+    size: Size
+    folds: int
+    epochs: int | None
+    space_file: str
+    space_text: str
+
+
+def open_study(
+    name: str,
+    storage: BaseStorage,
+    space: Space,
+    origin: Origin,
+    data: str,
+    *,
+    pruner: str,
+    sampler: str,
+    seed: int,
+) -> Study:
+    """The study of that name, new or as it was left.
+
+    data: the digest of the data set.
+
+    Raises:
+        UserError: it was started with something else; the message says what differs.
+    """
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        load_if_exists=True,
+        direction=space.objective.direction,
+        pruner=samplers.make_pruner(pruner, space.budget.epochs),
+        # Replaced at each question, see `samplers.make_sampler`.
+        sampler=RandomSampler(),
+    )
+    identity = {
+        "task": origin.task,
+        "size": origin.size,
+        "folds": str(origin.folds),
+        "data": data,
+        **space.identity(),
+    }
+    known: Any = study.user_attrs.get(_IDENTITY)
+    if known is None:
+        study.set_user_attr(_IDENTITY, identity)
+        study.set_user_attr(_ORIGIN, asdict(origin))
+    elif known != identity:
+        raise UserError.of(
+            [
+                f"study {name}: was started with other settings; give another name by study=, or these:",
+                *_differences(known, identity),
+            ]
+        )
+    return Study(study, storage, space, sampler, seed)
+
+
+def origin_of(name: str, storage: BaseStorage) -> Origin:
+    """What the study of that name was started with.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise UserError(
+            f"study: there is no study named {name!r} in this storage; search makes one"
+        ) from None
+    known = study.user_attrs.get(_ORIGIN)
+    if known is None:
+        raise UserError(f"study {name}: was not made by this program")
+    return Origin(**known)
+
+
+def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        f"  {key}: was {known.get(key, 'not there')}, now {now.get(key, 'not there')}"
+        for key in sorted({*known, *now})
+        if known.get(key) != now.get(key)
+    ]
