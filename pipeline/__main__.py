@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from pipeline import options
 from pipeline.errors import RunError, UserError
+from pipeline.secrets import redacted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, object]]:
     parser = _Parser(prog="python -m pipeline", description=__doc__.splitlines()[0], allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for command, table in options.COMMANDS.items():
         sub = commands.add_parser(command, allow_abbrev=False)
         for option in table:
@@ -52,13 +53,12 @@ def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, object]]:
             )
     known, unknown = parser.parse_known_args(arguments)
     given = {name: value for name, value in vars(known).items() if name != "command" and value is not None}
-    # `mlflow run` passes parameters that the entry point does not know, too: all their faults at once.
-    for argument in unknown:
-        if not argument.startswith("--"):
-            continue
-        given.setdefault(argument[2:].partition("=")[0], "")
-    if unknown and not any(argument.startswith("--") for argument in unknown):
-        raise UserError(f"unknown arguments: {' '.join(unknown)}")
+    # `mlflow run` passes on parameters that the entry point does not know: said with all other faults.
+    names = [word.removeprefix("--").partition("=")[0] for word in unknown if word.startswith("--")]
+    for name in filter(None, names):
+        given.setdefault(name, "")
+    if unknown and not any(names):
+        raise UserError(f"unknown arguments: {' '.join(map(redacted, unknown))}")
     return known.command, given
 
 

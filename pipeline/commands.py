@@ -16,8 +16,8 @@ from pipeline.finalists import train
 from pipeline.job import Job, open_existing, open_search
 from pipeline.progress import ProgressLine
 from pipeline.provenance import record_origin
+from pipeline.secrets import redacted
 from pipeline.tracking import trials
-from pipeline.tracking.connection import redacted
 from pipeline.tracking.parent import Parent
 from pipeline.tracking.recorder import MEMBER, TRIAL, Recorder
 from pipeline.values import Data

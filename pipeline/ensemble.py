@@ -41,7 +41,7 @@ def select(
     if not usable:
         raise ValueError("no member's predictions are finite")
     chosen = list(usable)[:members] if method == "uniform" else _greedy(usable, labels, metric, members)
-    weights = {number: chosen.count(number) / len(chosen) for number in dict.fromkeys(chosen)}
+    weights = _weights(chosen)
     return Ensemble(weights, score(metric.name, labels, blend(usable, weights)))
 
 
@@ -70,17 +70,21 @@ def as_model(members: Sequence[tuple[keras.Model, float]], name: str = "ensemble
 
 def _greedy(predictions: Mapping[int, Array], labels: Array, metric: Metric, rounds: int) -> list[int]:
     chosen: list[int] = []
-    best: tuple[tuple[float, float], int] | None = None
     total = np.zeros_like(next(iter(predictions.values())), dtype=np.float64)
     for size in range(1, rounds + 1):
         ranks = {number: _rank(metric, labels, (total + rows) / size) for number, rows in predictions.items()}
         # min keeps the first of equals, which is the better trial.
-        number = min(ranks, key=lambda candidate: ranks[candidate])
-        chosen.append(number)
-        total += predictions[number]
-        if best is None or ranks[number] < best[0]:
-            best = (ranks[number], size)
-    return chosen[: best[1] if best else 0]
+        chosen.append(min(ranks, key=lambda candidate: ranks[candidate]))
+        total += predictions[chosen[-1]]
+    # Ranked as it will be served: where probabilities tie, the last bit of a sum decides the class.
+    return min(
+        (chosen[:size] for size in range(1, rounds + 1)),
+        key=lambda prefix: _rank(metric, labels, blend(predictions, _weights(prefix))),
+    )
+
+
+def _weights(chosen: Sequence[int]) -> dict[int, float]:
+    return {number: chosen.count(number) / len(chosen) for number in dict.fromkeys(chosen)}
 
 
 def _rank(metric: Metric, labels: Array, probabilities: Array) -> tuple[float, float]:

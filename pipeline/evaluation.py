@@ -46,7 +46,7 @@ def score_test(
 
 def _score(rows: Array, seed: int) -> Score:
     value = float(rows.mean())
-    if len(rows) < 2:
+    if len(rows) < 2 or not np.isfinite(value):
         return Score(value, value, value)
     interval = bootstrap(
         (rows,),

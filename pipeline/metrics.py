@@ -25,7 +25,7 @@ def class_probabilities(predictions: Array) -> Array:
 
 
 def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
-    """Each row's share of the metric, (rows,).
+    """Each row's share of the metric, (rows,); NaN where a probability is not finite.
 
     Args:
         metric: `accuracy` or `log_loss`.
@@ -35,13 +35,13 @@ def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
     Raises:
         KeyError: no metric has that name.
     """
-    return {"accuracy": _accuracy, "log_loss": _log_loss}[metric](labels, probabilities)
+    rows = {"accuracy": _accuracy, "log_loss": _log_loss}[metric](labels, probabilities)
+    found: Array = np.where(np.all(np.isfinite(probabilities), axis=-1), rows, np.nan)
+    return found
 
 
 def score(metric: str, labels: Array, probabilities: Array) -> float:
     """The metric over all rows; NaN if any probability is not finite."""
-    if not np.all(np.isfinite(probabilities)):
-        return float("nan")
     return float(per_row(metric, labels, probabilities).mean())
 
 

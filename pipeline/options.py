@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import tasks
 from pipeline.errors import UserError
+from pipeline.secrets import redacted
 
 ENGINES = ("auto", "fit")
 SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
@@ -52,7 +53,7 @@ def values(command: str, given: Mapping[str, object]) -> dict[str, Any]:
         try:
             found[option.name] = option.parse(text) if text else None
         except ValueError as error:
-            faults.append(f"{option.name}: {error}, but is {text!r}")
+            faults.append(f"{option.name}: {error}, but is {_shown(text)}")
     if faults:
         raise UserError.of(faults)
     return found
@@ -62,6 +63,11 @@ def _unknown(name: str, table: Mapping[str, Option]) -> str:
     close = difflib.get_close_matches(name, table, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the parameters are {', '.join(table)}"
     return f"{name}: unknown parameter; {hint}"
+
+
+def _shown(text: str) -> str:
+    shown = repr(redacted(text))
+    return shown if len(shown) <= 80 else f"{shown[:77]}…"
 
 
 def _text(text: str) -> str:
@@ -94,7 +100,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _seconds(text: str) -> float:
     try:
-        seconds = float(text)
+        # float() would also take 1_000 and digits of other scripts.
+        seconds = float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
         seconds = math.nan
     if not (seconds > 0 and math.isfinite(seconds)):

@@ -70,7 +70,7 @@ class ProgressLine:
         if self._best:
             parts.append(f"best {self._objective.metric} {self._best[0]:.4f} (trial {self._best[1]})")
         trained = self._done - self._before
-        if trained:
+        if trained and seconds > 0:
             parts.append(f"{trained / seconds * 3600:.0f} trials/h")
             parts.append(f"{_duration((self._total - self._done) * seconds / trained)} left")
         return " | ".join(parts)

@@ -1,8 +1,9 @@
 """One entry of `[space]`, a range or a list of choices, as an Optuna distribution."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from optuna.distributions import (
@@ -61,38 +62,51 @@ def _range(spec: Mapping[str, Any], parameter: Parameter) -> BaseDistribution | 
     log, step = spec.get("log", False), spec.get("step")
     if not isinstance(log, bool):
         faults.append(f"log must be true or false, but log = {shown(log)}")
-    if step is not None and not _is_number(step, whole=parameter.kind == "int"):
+    if _is_faulty(step, parameter):
         whole = "whole " if parameter.kind == "int" else ""
         faults.append(f"step must be a {whole}number > 0, but step = {shown(step)}")
-    if faults:
-        return faults
-    return _range_of_numbers(spec["low"], spec["high"], step, parameter, log=log)
-
-
-def _range_of_numbers(
-    low: float, high: float, step: float | None, parameter: Parameter, *, log: bool
-) -> BaseDistribution | list[str]:
-    faults = []
-    if low >= high:
-        faults.append(f"low < high must hold, but low = {low} and high = {high}")
-    if log and low <= 0:
-        faults.append(f"low > 0 must hold for log = true, but low = {low}")
-    if log and step is not None:
-        faults.append("log = true takes no step")
-    elif step is not None and low < high and not _divides(step, high - low):
-        faults.append(f"step must divide high - low, but step = {step} and high - low = {high - low}")
+    if not any(fault.startswith(("low ", "high ")) for fault in faults):
+        faults += _order(spec["low"], spec["high"], None if _is_faulty(step, parameter) else step, log)
     if faults:
         return faults
     if parameter.kind == "int":
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-    return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
+        return IntDistribution(spec["low"], spec["high"], log=log, step=step or 1)
+    return FloatDistribution(spec["low"], spec["high"], log=log, step=step)
+
+
+def _order(low: float, high: float, step: float | None, log: object) -> list[str]:
+    """What is wrong between numbers that are legal each by itself."""
+    faults = []
+    if low >= high:
+        faults.append(f"low < high must hold, but low = {low} and high = {high}")
+    if log is True and low <= 0:
+        faults.append(f"low > 0 must hold for log = true, but low = {low}")
+    if log is True and step is not None:
+        faults.append("log = true takes no step")
+    elif step is not None and low < high and not _divides(step, low, high):
+        faults.append(f"step must divide high - low, but step = {step} and high - low = {_width(low, high)}")
+    return faults
+
+
+def _is_faulty(step: object, parameter: Parameter) -> bool:
+    return step is not None and not _is_number(step, whole=parameter.kind == "int")
 
 
 def _is_number(value: object, *, whole: bool) -> bool:
     kinds = int if whole else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        return False
+    return 0 < value <= sys.float_info.max
 
 
-def _divides(step: float, width: float) -> bool:
-    # Ranges are typed in decimals, which floats hold to about 16 digits.
-    return math.isclose(width / step, round(width / step), rel_tol=1e-9) and round(width / step) > 0
+def _width(low: float, high: float) -> Decimal:
+    return Decimal(str(high)) - Decimal(str(low))
+
+
+def _divides(step: float, low: float, high: float) -> bool:
+    # In decimals, as they were typed: 0.1 divides 0.3 there, and in floats it does not.
+    width, part = _width(low, high), Decimal(str(step))
+    try:
+        return part <= width and width % part == 0
+    except InvalidOperation:  # the quotient has more digits than decimals are kept with
+        return False

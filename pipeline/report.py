@@ -4,7 +4,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 from jinja2 import Environment
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -103,9 +102,11 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Figure:
     figure = Figure(figsize=(9, 4), layout="constrained")
     left = figure.add_subplot()
     right = left.twinx()
+    # A line of one point is not drawn.
+    marker = "o" if len(curves["loss"]) == 1 else ""
     for axes, metric, colour in ((left, "loss", _BLUE), (right, "accuracy", _ORANGE)):
-        axes.plot(curves[metric], color=colour, linestyle="--", label=f"{metric}, training")
-        axes.plot(curves[f"val_{metric}"], color=colour, label=f"{metric}, validation")
+        axes.plot(curves[metric], color=colour, linestyle="--", marker=marker, label=f"{metric}, training")
+        axes.plot(curves[f"val_{metric}"], color=colour, marker=marker, label=f"{metric}, validation")
         axes.set_ylabel(metric, color=colour)
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -116,6 +117,5 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Figure:
 
 def _save(figure: Figure, file: Path) -> Path:
     # No screen and no state: figures are drawn without pyplot.
-    with mpl.rc_context({"axes.spines.top": False}):
-        figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=120)
     return file

@@ -10,6 +10,9 @@ from typing import Literal
 
 from pipeline.values import Setting
 
+# Beyond it, neighbouring whole numbers are one number to a float.
+_LARGEST = 2**53
+
 Kind = Literal["float", "int", "bool", "word"]
 
 
@@ -43,9 +46,14 @@ class Parameter:
             return self._rule()
         if not isinstance(value, int) and (self.kind == "int" or not isinstance(value, float)):
             return self._rule()
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return None if math.isfinite(value) and above and below else self._rule()
+        if math.inf > abs(value) > _LARGEST:
+            return f"must lie within ±{_LARGEST:.0e}"
+        return None if self._holds(value) else self._rule()
+
+    def _holds(self, number: float) -> bool:
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
+        return math.isfinite(number) and above and below
 
     def _rule(self) -> str:
         words = " or ".join(f'"{word}"' for word in self.words)

@@ -95,11 +95,16 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
             faults.append(f"[{name}]: this table is needed")
     sections = {name: _section(tables, name, faults) for name in _TABLES}
 
+    before = len(faults)
     searched, fixed = _space(sections["space"], known, faults)
-    if "space" in tables and not searched and not faults:
+    if "space" in tables and not searched and len(faults) == before:
         faults.append("[space]: nothing is searched; give at least one range or list of choices")
     budget = _budget(sections["budget"], metrics, faults) if "budget" in tables else None
-    in_loss = [name for name in searched if known[name].in_loss]
+    in_loss = [
+        name
+        for name, spec in sections["space"].items()
+        if isinstance(spec, dict) and name in known and known[name].in_loss
+    ]
     objective = _objective(sections["objective"], metrics, in_loss, faults) if "objective" in tables else None
     baseline = _settings(sections["baseline"], "baseline", known, faults) if "baseline" in tables else None
     variants: dict[str, Settings] = {}
@@ -115,13 +120,15 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
 
 def _text_of(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such search-space file") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: a search-space file is UTF-8 text, but byte {error.start} is not") from None
     except OSError as error:
         raise UserError(f"{file}: the search-space file cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{str(file)!r}: no search-space file can have this name: {error}") from None
 
 
 def _tables_of(text: str, file: Path) -> dict[str, Any]:
@@ -240,4 +247,6 @@ def _objective(
 
 def _shown_distribution(drawn: BaseDistribution) -> str:
     content = json.loads(distribution_to_json(drawn))["attributes"]
-    return json.dumps({key: value for key, value in content.items() if value not in (None, False)})
+    return json.dumps(
+        {key: value for key, value in content.items() if value is not None and value is not False}
+    )

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
 
 from pipeline.errors import UserError
+from pipeline.secrets import first_line, redacted
 
 # A study's name is a folder's name too, on every system.
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -24,7 +25,7 @@ def check_name(study: str) -> None:
     if not _STUDY_NAME.fullmatch(study):
         raise UserError(
             "study: must be 1 to 100 letters, digits, dots, dashes or underscores, the first a letter or a"
-            f" digit, but is {study!r}"
+            f" digit, but is {redacted(study)!r}"
         )
 
 
@@ -35,7 +36,7 @@ def home(study: str) -> Path:
 
 def check_url(url: str) -> None:
     """Raises UserError for a `storage` parameter that carries a password."""
-    if _has_password(url):
+    if redacted(url) != url:
         raise UserError(
             "storage: must not carry a password, because `mlflow run` logs its parameters; give the whole"
             " URL in the environment variable PIPELINE_STORAGE, or the password in PGPASSWORD or ~/.pgpass"
@@ -59,23 +60,40 @@ def check_there(url: str, study: str) -> None:
         raise UserError(f"study: there is no study named {study!r} in {home(study).parent}; search makes one")
 
 
-def redacted(url: str) -> str:
-    """The URL without its password, fit to be shown."""
-    return re.sub(r"(://[^:/@?#]*):[^@]*@", r"\1:***@", url)
-
-
 def _journal(study: str) -> BaseStorage:
     folder = home(study)
     file = folder / "journal.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _mend(file)
         return JournalStorage(JournalFileBackend(str(file)))
     except OSError as error:
         raise UserError(
             f"PIPELINE_HOME: the study's journal {file} cannot be used: {error.strerror}"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{file}: the study's journal is damaged: {error}") from None
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        # Whatever Optuna stumbles over in a line that it has not written.
+        raise UserError(
+            f"{file}: the study's journal is damaged: {type(error).__name__}: {first_line(error)}; put a"
+            " copy of it back, or give another name by study="
+        ) from None
+
+
+def _mend(file: Path) -> None:
+    """Cuts off a last line that a killed process left half written.
+
+    Optuna reads past it, but its next line would be joined to it, and break the study for good.
+    """
+    if not file.exists():
+        return
+    lock = JournalFileSymlinkLock(str(file))
+    lock.acquire()
+    try:
+        content = file.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(file, content.rfind(b"\n") + 1)
+    finally:
+        lock.release()
 
 
 def _database(url: str) -> BaseStorage:
@@ -91,16 +109,4 @@ def _database(url: str) -> BaseStorage:
         raise UserError(f"{place}: the database driver for {scheme} is not installed") from None
     except Exception as error:
         # SQLAlchemy and the drivers raise families of their own; all mean that the place does not work.
-        raise UserError(f"{place}: does not answer: {_first_line(error, url)}") from None
-
-
-def _first_line(error: Exception, url: str) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].replace(url, redacted(url))
-
-
-def _has_password(url: str) -> bool:
-    try:
-        return urlsplit(url).password is not None or "password=" in url.lower()
-    except ValueError:
-        return ":" in url and "@" in url
+        raise UserError(f"{place}: does not answer: {first_line(error)}") from None

@@ -1,7 +1,7 @@
 """The fit engine: `model.fit` and Keras's callbacks are the oracle, and a trial hinders no other."""
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def run(engine: FitEngine, candidate: Candidate) -> list[Event]:
 def train(
     data: Data | Sequence[Data], folder: Path, settings: dict | None = None, **more: object
 ) -> list[Event]:
-    """All events of a trial in an engine of its own; `build`, `number`, `seed` or parts of the budget by name."""
+    """All events of a trial in an engine of its own; more: `build`, `number`, `seed`, parts of the budget."""
     builder = more.pop("build", build)
     candidate = Candidate(more.pop("number", 0), more.pop("seed", 7), {**SETTINGS, **(settings or {})})
     folds = [data] if isinstance(data, Data) else data
@@ -293,9 +293,9 @@ def _binary(settings: Settings, data: Data) -> keras.Model:
 
 
 @pytest.fixture
-def flat() -> Iterator[psutil.Process]:
+def flat() -> psutil.Process:
     gc.collect()
-    yield psutil.Process()
+    return psutil.Process()
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ PUBLISHED = {
     "fashion_mnist": "51bad0352284eacba9865b8317af0b9281dae4f52f7f667217f2ee65f7069790",
     "imdb": "cb856dd34ed319dc834b2c71ba5df29a3c20694da8919ff5acf0f64f0ff4d7ee",
 }
+_NAMES = ("x_train", "y_train", "x_test", "y_test")
 _FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -130,12 +131,16 @@ def _mirrored(place: Path, from_mirror: Callable[[Path], Arrays]) -> Arrays:
     except (
         OSError,
         EOFError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
         ValueError,
-        KeyError,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
+        # Everything that reading a damaged archive, array or pickle may raise.
         raise UserError(
             f"{place}: the file is damaged ({error}); replace it by the published one, or unset"
             " PIPELINE_DATA to download it"
@@ -160,8 +165,8 @@ def _downloaded(name: str) -> Arrays:
 
 
 def _mnist_from_mirror(file: Path) -> Arrays:
-    with np.load(file, allow_pickle=False) as arrays:
-        return arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"]
+    x_train, y_train, x_test, y_test = _npz(file)
+    return x_train, y_train, x_test, y_test
 
 
 def _fashion_mnist_from_mirror(folder: Path) -> Arrays:
@@ -179,10 +184,7 @@ def _fashion_mnist_from_mirror(folder: Path) -> Arrays:
 
 def _imdb_from_mirror(file: Path) -> Arrays:
     """The raw word ranks with Keras's shuffle, start number, shift and cut to the commonest words."""
-    with zipfile.ZipFile(file) as archive:
-        arrays = {
-            name: _npy(archive.read(f"{name}.npy")) for name in ("x_train", "y_train", "x_test", "y_test")
-        }
+    arrays = dict(zip(_NAMES, _npz(file), strict=True))
     shuffled: list[Array] = []
     state = np.random.RandomState(_IMDB_SEED)
     for part in ("train", "test"):
@@ -191,6 +193,11 @@ def _imdb_from_mirror(file: Path) -> Arrays:
         shuffled += [arrays[f"x_{part}"][order], arrays[f"y_{part}"][order]]
     x_train, y_train, x_test, y_test = shuffled
     return _as_keras(x_train), y_train, _as_keras(x_test), y_test
+
+
+def _npz(file: Path) -> list[Array]:
+    with zipfile.ZipFile(file) as archive:
+        return [_npy(archive.read(f"{name}.npy")) for name in _NAMES]
 
 
 def _npy(content: bytes) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from pipeline.datasets import digests
+from pipeline.errors import UserError
 from pipeline.values import Array, Data, SealedSplit, Split
 
 # The seed of the published protocol for tables (Kadra et al. 2021, arXiv 2106.11189).
@@ -61,10 +62,19 @@ def folds(whole: Data, count: int) -> tuple[Data, ...]:
 
     The validation and test splits stay out of it: the final models are trained on all of train and
     selected on the validation rows.
+
+    Raises:
+        UserError: a class has fewer training rows than there are folds.
     """
     if count == 1:
         return (whole,)
     train = whole.train
+    rarest = int(np.unique(train.labels, return_counts=True)[1].min())
+    if count > rarest:
+        raise UserError(
+            f"folds: must be at most {rarest} for {whole.name}, whose rarest class has {rarest} training"
+            f" rows, but is {count}"
+        )
     splitter = StratifiedKFold(count, shuffle=True, random_state=SPLIT_SEED)
     return tuple(
         replace(whole, train=train.take(learn), validation=train.take(check))
@@ -74,7 +84,13 @@ def folds(whole: Data, count: int) -> tuple[Data, ...]:
 
 def _part(split: Split, size: float | int) -> tuple[Split, Split]:
     """The rest, and a stratified part of `size` rows (or of that share)."""
+    # So few rows are left out that they cannot hold every class: then any rows will do.
+    few = not isinstance(size, float) and split.rows - size < len(np.unique(split.labels))
     rest, part = train_test_split(
-        np.arange(split.rows), test_size=size, random_state=SPLIT_SEED, stratify=split.labels, shuffle=True
+        np.arange(split.rows),
+        test_size=size,
+        random_state=SPLIT_SEED,
+        stratify=None if few else split.labels,
+        shuffle=True,
     )
     return split.take(rest), split.take(part)

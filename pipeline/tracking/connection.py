@@ -3,15 +3,19 @@
 import contextlib
 import logging
 import os
-import re
+import socket
 from collections.abc import Iterator
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
+from pipeline.secrets import first_line, redacted
+
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_KNOCK_SECONDS = 10.0
 
 
 def connect() -> MlflowClient:
@@ -26,32 +30,26 @@ def connect() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = mlflow.get_tracking_uri()
     try:
+        _knock(uri)
         with _impatient():
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise UserError(
-            f"MLFLOW_TRACKING_URI {redacted(uri)}: does not answer: {_plain(error, uri)}"
+            f"MLFLOW_TRACKING_URI {redacted(uri)}: does not answer: {first_line(error)}"
         ) from None
     except Exception as error:
         # Database drivers and HTTP clients raise families of their own.
-        raise UserError(
-            f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {_plain(error, uri)}"
-        ) from None
+        raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {first_line(error)}") from None
     return client
 
 
-def redacted(uri: str) -> str:
-    """The URI without its password and query, fit to be shown and stored."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return re.sub(r"//[^@/]*@", "//***@", uri)
-    if parts.password is None and not parts.query:
-        return uri
-    user, _, place = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}:***@{place}" if parts.password is not None else parts.netloc
-    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+def _knock(uri: str) -> None:
+    """Raises OSError if nothing listens at the URI's host: MLflow itself tries a database ten times."""
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=_KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -68,8 +66,3 @@ def _impatient() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _plain(error: Exception, uri: str) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].replace(uri, redacted(uri))

@@ -135,7 +135,14 @@ def _experiment(client: MlflowClient, task: str) -> str:
         return chosen
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or task
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id) if found else client.create_experiment(name)
+    if found is None:
+        return str(client.create_experiment(name))
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"MLflow's experiment {name!r} was deleted; bring it back with `mlflow experiments restore -x"
+            f" {found.experiment_id}`, or name another in MLFLOW_EXPERIMENT_NAME"
+        )
+    return str(found.experiment_id)
 
 
 def _dataset(data: Data, split: str, context: str) -> DatasetInput:

@@ -16,6 +16,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.errors import RunError
+from pipeline.secrets import first_line
 from pipeline.tracking.parent import REASON, Parent
 from pipeline.values import Progress, Settings
 
@@ -98,10 +99,9 @@ class Recorder:
 
     def _raise_failure(self) -> None:
         if self._failure:
-            lines = str(self._failure).strip().splitlines() or [type(self._failure).__name__]
             raise RunError(
-                f"MLflow cannot be written any more ({lines[0]}); the study is kept: run the same command"
-                " again to go on"
+                f"MLflow cannot be written any more ({first_line(self._failure)}); the study is kept: run the"
+                " same command again to go on"
             ) from self._failure
 
     def _write(self) -> None:

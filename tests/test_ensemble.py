@@ -1,0 +1,282 @@
+"""Which members an ensemble has, and that the one model made of them answers as their mean."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import ensemble
+from pipeline.metrics import ACCURACY, CLASSIFICATION, LOG_LOSS, score
+from pipeline.values import Metric
+
+Predictions = Mapping[int, np.ndarray]
+
+
+def random_library(seed: int, members: int = 4, rows: int = 12) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Probabilities of three classes by trial number, the trials in no order, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, rows)
+    library = {}
+    for number in rng.permutation(20)[:members].tolist():
+        logits = rng.normal(size=(rows, 3)) + 0.8 * (labels[:, None] == [0, 1, 2])
+        library[number] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return library, labels
+
+
+def rank(metric: Metric, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    sign = -1.0 if metric.direction == "maximize" else 1.0
+    return sign * score(metric.name, labels, probabilities), score("log_loss", labels, probabilities)
+
+
+def mean_of(library: Predictions, chosen: Iterable[int]) -> np.ndarray:
+    return np.mean([library[number] for number in chosen], axis=0)
+
+
+def select_by_hand(library: Predictions, labels: np.ndarray, metric: Metric, rounds: int) -> list[int]:
+    """Caruana et al. 2004, as slow as it is plain: every bag that one more member can make is scored."""
+    bags: list[list[int]] = [[]]
+    for _ in range(rounds):
+        grown = [[*bags[-1], number] for number in library]
+        bags.append(min(grown, key=lambda bag: rank(metric, labels, mean_of(library, bag))))
+    return min(bags[1:], key=lambda bag: (rank(metric, labels, mean_of(library, bag)), len(bag)))
+
+
+def assert_weights(found: Mapping[int, float], expected: Mapping[int, float]) -> None:
+    assert dict(found) == pytest.approx(dict(expected), rel=1e-12)
+
+
+def greedy(library: Predictions, labels: np.ndarray, metric: Metric, members: int) -> ensemble.Ensemble:
+    return ensemble.select("greedy", library, labels, metric, members)
+
+
+@pytest.mark.parametrize("metric", CLASSIFICATION, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("seed", range(5))
+class TestGreedyOnRandomLibraries:
+    def test_it_makes_the_choices_of_a_search_by_hand(self, metric, seed):
+        library, labels = random_library(seed)
+        bag = select_by_hand(library, labels, metric, 6)
+        found = greedy(library, labels, metric, 6)
+        assert_weights(found.weights, {number: bag.count(number) / len(bag) for number in bag})
+
+    def test_one_member_is_the_best_single_model(self, metric, seed):
+        library, labels = random_library(seed)
+        best = min(library, key=lambda number: rank(metric, labels, library[number]))
+        found = greedy(library, labels, metric, 1)
+        assert found == ensemble.Ensemble({best: 1.0}, score(metric.name, labels, library[best]))
+
+    def test_the_best_single_model_is_always_in_it(self, metric, seed):
+        library, labels = random_library(seed)
+        best = min(library, key=lambda number: rank(metric, labels, library[number]))
+        assert best in greedy(library, labels, metric, 6).weights
+
+    @pytest.mark.parametrize("members", [2, 3, 10])
+    def test_it_is_never_worse_than_the_best_single_model_or_a_shorter_one(self, metric, seed, members):
+        library, labels = random_library(seed)
+        sign = -1.0 if metric.direction == "maximize" else 1.0
+        value = sign * greedy(library, labels, metric, members).value
+        for fewer in (1, members - 1):
+            # The same probabilities summed in another order: roundings of float64.
+            assert value <= sign * greedy(library, labels, metric, fewer).value + 1e-12
+
+    def test_no_bag_of_that_size_is_better_than_an_exhaustive_search_finds(self, metric, seed):
+        library, labels = random_library(seed)
+        bags = [bag for size in (1, 2, 3) for bag in combinations_with_replacement(library, size)]
+        best = min(rank(metric, labels, mean_of(library, bag)) for bag in bags)
+        found = greedy(library, labels, metric, 3)
+        blended = ensemble.blend(library, found.weights)
+        # The same probabilities summed in another order: roundings of float64.
+        assert rank(metric, labels, blended) >= (best[0] - 1e-12, best[1] - 1e-12)
+
+    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    def test_weights_are_positive_and_sum_to_one(self, metric, seed, method):
+        library, labels = random_library(seed)
+        found = ensemble.select(method, library, labels, metric, 7)
+        assert set(found.weights) <= set(library)
+        assert min(found.weights.values()) > 0
+        assert sum(found.weights.values()) == pytest.approx(1, abs=1e-15 * 7)
+
+    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    def test_its_value_is_the_score_of_its_blend(self, metric, seed, method):
+        library, labels = random_library(seed)
+        found = ensemble.select(method, library, labels, metric, 5)
+        assert found.value == score(metric.name, labels, ensemble.blend(library, found.weights))
+
+
+def two_classes(*of_first: float) -> np.ndarray:
+    """(rows, 2) from the first class's probabilities."""
+    return np.array([[value, 1 - value] for value in of_first])
+
+
+class TestGreedy:
+    def test_a_member_may_be_taken_again(self):
+        # The right answer is class 0 throughout. One third of member 5 repairs row 1 and spoils nothing;
+        # half of it would spoil row 0, as 0.75 * 1/2 + 0.1 * 1/2 < 1/2 < 0.75 * 2/3 + 0.1 * 1/3.
+        library = {3: two_classes(0.75, 0.49, 0.9), 5: two_classes(0.1, 0.56, 0.9)}
+        found = greedy(library, np.zeros(3, int), ACCURACY, 3)
+        assert_weights(found.weights, {3: 2 / 3, 5: 1 / 3})
+        assert found.value == 1.0
+
+    def test_it_is_cut_back_to_its_best_round(self):
+        # Right answers are class 0; any addition to the perfect member makes it worse.
+        library = {0: two_classes(1.0, 1.0), 1: two_classes(0.6, 0.6)}
+        assert greedy(library, np.zeros(2, int), LOG_LOSS, 8).weights == {0: 1.0}
+
+    def test_more_members_of_one_score_are_not_kept(self):
+        library = {4: two_classes(0.9, 0.8)}
+        assert greedy(library, np.zeros(2, int), ACCURACY, 8).weights == {4: 1.0}
+
+    def test_log_loss_decides_between_equal_accuracies(self):
+        library = {0: two_classes(0.6, 0.6), 1: two_classes(0.9, 0.9), 2: two_classes(0.7, 0.7)}
+        assert greedy(library, np.zeros(2, int), ACCURACY, 1).weights == {1: 1.0}
+
+    def test_the_better_trial_wins_where_all_is_equal(self):
+        same = two_classes(0.7, 0.7)
+        assert greedy({8: same, 2: same.copy()}, np.zeros(2, int), ACCURACY, 1).weights == {8: 1.0}
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_rounding_of_tied_probabilities_never_makes_it_worse_than_the_best_single_model(self, dtype):
+        # Probabilities in tenths tie in many blends, where the last bit decides the likeliest class.
+        rng = np.random.default_rng(0)
+        for _ in range(1500):
+            rows, members = rng.integers(1, 6), rng.integers(2, 5)
+            library = {
+                number: (rng.multinomial(10, [1 / 3] * 3, size=rows) / 10).astype(dtype)
+                for number in range(members)
+            }
+            labels = rng.integers(0, 3, rows)
+            best = max(score("accuracy", labels, single) for single in library.values())
+            assert greedy(library, labels, ACCURACY, 7).value >= best
+
+    @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    def test_members_with_broken_predictions_are_left_out(self, broken, method):
+        library = {0: two_classes(0.9, broken), 1: two_classes(0.8, 0.7), 2: two_classes(0.7, 0.8)}
+        found = ensemble.select(method, library, np.zeros(2, int), LOG_LOSS, 3)
+        assert 0 not in found.weights
+        assert np.isfinite(found.value)
+
+    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    def test_no_usable_member_is_an_error(self, method):
+        with pytest.raises(ValueError, match="no member's predictions are finite"):
+            ensemble.select(method, {0: two_classes(np.nan)}, np.zeros(1, int), LOG_LOSS, 3)
+
+    def test_float32_predictions_are_left_as_they_are(self):
+        library = {number: rows.astype(np.float32) for number, rows in random_library(1)[0].items()}
+        copies = {number: rows.copy() for number, rows in library.items()}
+        greedy(library, random_library(1)[1], LOG_LOSS, 6)
+        for number, rows in library.items():
+            np.testing.assert_array_equal(rows, copies[number])
+
+
+class TestUniform:
+    @pytest.mark.parametrize(("members", "expected"), [(1, [7]), (2, [7, 3]), (3, [7, 3, 5]), (9, [7, 3, 5])])
+    def test_it_takes_the_first_at_equal_weights(self, members, expected):
+        library = {number: two_classes(0.5, 0.5) for number in (7, 3, 5)}
+        found = ensemble.select("uniform", library, np.zeros(2, int), ACCURACY, members)
+        assert list(found.weights) == expected
+        assert set(found.weights.values()) == {1 / len(expected)}
+
+    def test_a_broken_member_makes_room_for_the_next(self):
+        library = {1: two_classes(np.nan), 2: two_classes(0.5), 3: two_classes(0.5)}
+        found = ensemble.select("uniform", library, np.zeros(1, int), ACCURACY, 2)
+        assert found.weights == {2: 0.5, 3: 0.5}
+
+
+def small_model(units: int, seed: int) -> keras.Model:
+    """A model as trials make them: all with one name, with Dropout and BatchNormalization."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(5, activation="relu", name="hidden"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dropout(0.5, name="dropout"),
+            keras.layers.Dense(units, activation="sigmoid" if units == 1 else "softmax", name="answer"),
+        ],
+        name="trial",
+    )
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(np.linspace(-1, 1, 5) * seed)
+    model.compile(optimizer="adam", loss="mse")
+    # As after training: Keras warns when it loads an optimizer that has no variables yet.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+ROWS = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+WEIGHTS = (0.5, 0.125, 0.375)
+# Probabilities up to 1 in float32: a product and a sum a member, and the member's own arithmetic in
+# another batch or backend, some roundings of 6e-8 each.
+MODEL_TOLERANCE = 1e-6
+
+
+@pytest.mark.parametrize("units", [1, 2, 3])
+class TestAsModel:
+    @pytest.mark.parametrize("weights", [(1.0,), (0.25, 0.75), WEIGHTS])
+    def test_it_answers_with_the_weighted_mean_of_its_members(self, units, weights):
+        members = [(small_model(units, seed), weight) for seed, weight in enumerate(weights)]
+        expected = sum(weight * model.predict(ROWS, verbose=0) for model, weight in members)
+        blended = ensemble.as_model(members)
+        np.testing.assert_allclose(blended.predict(ROWS, verbose=0), expected, atol=MODEL_TOLERANCE)
+
+    def test_members_of_one_file_may_repeat(self, units, tmp_path):
+        small_model(units, 2).save(tmp_path / "trial.keras")
+        members = [(keras.models.load_model(tmp_path / "trial.keras"), 0.5) for _ in range(2)]
+        expected = members[0][0].predict(ROWS, verbose=0)
+        answers = ensemble.as_model(members).predict(ROWS, verbose=0)
+        np.testing.assert_allclose(answers, expected, atol=MODEL_TOLERANCE)
+
+    def test_it_takes_its_members_input_and_its_name(self, units):
+        blended = ensemble.as_model([(small_model(units, 0), 1.0)], name="blend")
+        assert blended.name == "blend"
+        assert blended.input_shape == (None, 6)
+        assert blended.output_shape == (None, units)
+
+
+LOAD = """
+import sys
+from pathlib import Path
+sys.modules["pipeline"] = None  # so that importing it fails, wherever it is installed
+import keras
+import numpy as np
+file = Path(sys.argv[1])
+model = keras.models.load_model(file)
+np.save(file.with_name(sys.argv[2]), model.predict(np.load(file.with_name("rows.npy")), verbose=0))
+print(keras.backend.backend())
+"""
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids=["sigmoid", "softmax"])
+def saved(request, tmp_path_factory) -> tuple[Path, np.ndarray]:
+    """A saved ensemble beside its rows, and what it answered."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    blended = ensemble.as_model([(small_model(request.param, seed), w) for seed, w in enumerate(WEIGHTS)])
+    blended.save(folder / "ensemble.keras")
+    np.save(folder / "rows.npy", ROWS)
+    return folder / "ensemble.keras", blended.predict(ROWS, verbose=0)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_the_saved_file_opens_without_the_project_and_answers_the_same(backend, saved, tmp_path):
+    file, expected = saved
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD, str(file), f"{backend}.npy"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [backend]
+    answers = np.load(file.with_name(f"{backend}.npy"))
+    np.testing.assert_allclose(answers, expected, atol=MODEL_TOLERANCE)

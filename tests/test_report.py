@@ -1,0 +1,161 @@
+"""The report page: what it shows, and that it opens anywhere and runs nothing."""
+
+import base64
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from pipeline import report
+from pipeline.values import Objective
+
+MAXIMIZE = Objective("val_accuracy", "maximize")
+MINIMIZE = Objective("val_log_loss", "minimize")
+TABLE = [["model", "test accuracy"], ["champion", "0.9000 [0.8000, 1.0000]"]]
+HOSTILE = """</title><script>alert(1)</script>"&'<img src=x onerror=alert(2)>{{ 7 * 7 }}"""
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it apart."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append(data.strip())
+
+    def pictures(self) -> list[str]:
+        return [str(attributes["src"]) for tag, attributes in self.tags if tag == "img"]
+
+
+def curves(epochs: int) -> dict[str, list[float]]:
+    return {
+        "loss": [1.0 / (place + 1) for place in range(epochs)],
+        "val_loss": [1.2 / (place + 1) for place in range(epochs)],
+        "accuracy": [1.0 - 0.5 / (place + 1) for place in range(epochs)],
+        "val_accuracy": [1.0 - 0.6 / (place + 1) for place in range(epochs)],
+    }
+
+
+def draw(folder: Path, **changes) -> list[Path]:
+    arguments = {
+        "study": "iris",
+        "table": TABLE,
+        "history": [(0, 0.5), (1, 0.75), (3, 0.625)],
+        "objective": MAXIMIZE,
+        "curves": curves(5),
+    }
+    return report.draw(folder, **{**arguments, **changes})
+
+
+def pixels(file: Path) -> np.ndarray:
+    return matplotlib.image.imread(file)
+
+
+def test_the_page_comes_first_then_its_pictures(tmp_path):
+    files = draw(tmp_path)
+    assert [file.name for file in files] == ["report.html", "history.png", "champion_curves.png"]
+    assert all(file.parent == tmp_path and file.stat().st_size > 0 for file in files)
+
+
+def test_the_page_shows_the_study_and_every_cell(tmp_path):
+    page = Page(draw(tmp_path)[0])
+    assert page.texts.count("Study iris") == 2
+    for cell in (cell for row in TABLE for cell in row):
+        assert cell in page.texts
+    assert [tag for tag, _ in page.tags].count("tr") == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"study": HOSTILE},
+        {"table": [[HOSTILE, "b"], ["c", "d"]]},
+        {"table": [["a", "b"], ["c", HOSTILE]]},
+    ],
+    ids=["study", "header", "cell"],
+)
+def test_markup_in_names_is_shown_and_not_run(changes, tmp_path):
+    harmless = Page(draw(tmp_path)[0])
+    page = Page(draw(tmp_path, **changes)[0])
+    assert any(HOSTILE in text for text in page.texts)
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in harmless.tags]
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in source
+    assert "49" not in "".join(page.texts)
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    file = draw(tmp_path)[0]
+    source = file.read_text(encoding="utf-8").lower()
+    for outside in ("http:", "https:", "url(", "@import", "<link", "<script", "<iframe"):
+        assert outside not in source
+    page = Page(file)
+    for _, attributes in page.tags:
+        assert "href" not in attributes
+        assert str(attributes.get("src", "data:")).startswith("data:")
+
+
+def test_the_pictures_in_the_page_are_the_files_beside_it(tmp_path):
+    page, *files = draw(tmp_path)
+    embedded = Page(page).pictures()
+    assert len(embedded) == len(files) == 2
+    for source, file in zip(embedded, files, strict=True):
+        head, content = source.split(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(content, validate=True) == file.read_bytes()
+        picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(content)), format="png")
+        assert picture.shape[0] > 300
+        assert picture.shape[1] > 600
+        # It is more than a white sheet.
+        assert picture[..., :3].min() < 0.5
+
+
+@pytest.mark.parametrize("objective", [MAXIMIZE, MINIMIZE])
+@pytest.mark.parametrize("history", [[(0, 0.5)], [(4, 0.0)], [(0, 0.5), (1, 0.5)], [(0, 1e-9), (7, 1e9)]])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_short_and_extreme_studies_are_drawn(objective, history, epochs, tmp_path):
+    _, *files = draw(tmp_path, objective=objective, history=history, curves=curves(epochs))
+    for file in files:
+        assert pixels(file).size > 0
+
+
+def test_the_direction_decides_what_is_best_so_far(tmp_path):
+    up, down = tmp_path / "up", tmp_path / "down"
+    for folder, direction in ((up, "maximize"), (down, "minimize")):
+        folder.mkdir()
+        draw(folder, objective=Objective("val_loss", direction))
+    assert not np.array_equal(pixels(up / "history.png"), pixels(down / "history.png"))
+
+
+def test_a_curve_of_one_epoch_can_be_seen(tmp_path):
+    def coloured(name: str, start: float) -> int:
+        """Pixels in the colour of the losses."""
+        folder = tmp_path / name
+        folder.mkdir()
+        values = {metric: [start if metric == "loss" else 1.0] for metric in curves(1)}
+        draw(folder, curves=values)
+        picture = pixels(folder / "champion_curves.png")[..., :3]
+        return int((np.abs(picture - np.array([0x1F, 0x6F, 0xB4]) / 255).max(axis=-1) < 0.02).sum())
+
+    # A loss that is NaN is not drawn; legend and labels are the same.
+    assert coloured("drawn", 1.5) > coloured("not_drawn", float("nan"))
+
+
+def test_it_is_the_same_page_on_every_call(tmp_path):
+    first = [file.read_bytes() for file in draw(tmp_path)]
+    assert first == [file.read_bytes() for file in draw(tmp_path)]

@@ -1,0 +1,233 @@
+"""A study over a real journal: candidates out, results in, gone on with, and held to its start."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.storages import BaseStorage
+
+from pipeline import space as spaces
+from pipeline import storage
+from pipeline.errors import UserError
+from pipeline.metrics import CLASSIFICATION
+from pipeline.settings import BATCH_SIZE, DROPOUT, L2, LEARNING_RATE
+from pipeline.space import Space
+from pipeline.study import Study
+from pipeline.study_opening import Origin, open_study, origin_of
+from pipeline.values import Outcome
+
+TEXT = """
+[objective]
+metric = "val_accuracy"
+[budget]
+epochs = 20
+[space]
+learning_rate = { low = 1e-4, high = 1e-1, log = true }
+dropout = { low = 0.0, high = 0.5 }
+batch_size = { choices = [16, 32] }
+[baseline]
+learning_rate = 0.5
+"""
+PARAMETERS = (LEARNING_RATE, BATCH_SIZE, DROPOUT, L2)
+ORIGIN = Origin("blobs", "full", 1, None, "blobs.toml", TEXT)
+
+
+@pytest.fixture
+def space() -> Space:
+    return spaces.parse(TEXT, Path("blobs.toml"), PARAMETERS, CLASSIFICATION)
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BaseStorage:
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path))
+    return storage.connect("", "blobs")
+
+
+def opened(journal: BaseStorage, space: Space, origin: Origin = ORIGIN, **more: object) -> Study:
+    values: dict = {"data": "d1", "pruner": "none", "sampler": "random", "seed": 0, **more}
+    return open_study("blobs", journal, space, origin, values.pop("data"), **values)
+
+
+def complete(number: int, value: float) -> Outcome:
+    return Outcome(number, value=value, best_epoch=1)
+
+
+def test_the_baseline_is_trial_0_with_its_own_settings(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    baseline = study.ask()
+    assert baseline.number == 0
+    # Outside of its range, and the rest Keras's defaults.
+    assert baseline.settings == {"learning_rate": 0.5, "batch_size": 32, "dropout": 0.0, "l2": 0.0}
+    assert study.is_baseline(0)
+    study.tell(complete(0, 0.9))
+    drawn = study.ask()
+    assert drawn.number == 1
+    assert study.drawn(drawn).keys() == {"learning_rate", "dropout", "batch_size"}
+    assert drawn.settings == {**drawn.settings, **study.drawn(drawn), "l2": 0.0}
+    assert not study.is_baseline(1)
+
+
+def test_baseline_and_trials_can_run_side_by_side(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    candidates = [study.ask() for _ in range(3)]
+    assert [candidate.number for candidate in candidates] == [0, 1, 2]
+    assert study.remaining(3) == 0
+    study.tell(complete(2, 0.5))
+    study.tell(complete(0, 0.6))
+    assert [trial.number for trial in study.finished()] == [0, 2]
+    assert study.finished()[0].baseline
+
+
+def test_no_baseline_in_the_space_means_none(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, replace(space, baseline=None))
+    assert not study.is_baseline(study.ask().number)
+
+
+def test_counts_leave_interrupted_trials_out(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    for _ in range(4):
+        study.ask()
+    study.tell(complete(0, 0.5))
+    study.tell(Outcome(1, failure="diverged: loss is nan in epoch 3"))
+    study.prune(2, "pruned")
+    study.interrupt(3, "the time is over")
+    counts = study.counts()
+    assert (counts.completed, counts.pruned, counts.failed, counts.total) == (1, 1, 1, 3)
+    assert study.remaining(10) == 7
+    assert study.reasons() == ["diverged: loss is nan in epoch 3"]
+
+
+def test_an_interrupted_baseline_is_asked_again(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    study.interrupt(study.ask().number, "interrupted")
+    again = study.ask()
+    assert again.settings["learning_rate"] == 0.5
+    assert study.is_baseline(again.number)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])
+def test_finished_trials_come_best_first(
+    journal: BaseStorage, space: Space, direction: str, best: int
+) -> None:
+    study = opened(journal, replace(space, objective=replace(space.objective, direction=direction)))
+    for value in (0.5, 0.2, 0.8):
+        study.tell(complete(study.ask().number, value))
+    assert study.finished()[0].number == best
+    assert study.history() == [(0, 0.5), (1, 0.2), (2, 0.8)]
+
+
+def test_a_study_goes_on_where_it_was_left(journal: BaseStorage, space: Space) -> None:
+    first = opened(journal, space)
+    first.set_parent_run("run-1")
+    for _ in range(3):
+        first.tell(complete(first.ask().number, 0.5))
+    again = opened(storage.connect("", "blobs"), space)
+    assert again.counts().completed == 3
+    assert again.remaining(5) == 2
+    assert again.parent_run == "run-1"
+    assert again.ask().number == 3
+
+
+def test_a_study_that_is_closed_says_so_until_trials_are_added(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    study.tell(complete(study.ask().number, 0.5))
+    assert not study.closed
+    study.close()
+    assert study.closed
+    study.tell(complete(study.ask().number, 0.5))
+    assert not study.closed
+
+
+def test_stopping_changes_no_later_trial(
+    tmp_path: Path, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(home: str, stops: tuple[int, ...]) -> list[tuple]:
+        monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / home))
+        asked = []
+        study = opened(storage.connect("", "blobs"), space)
+        for number in range(6):
+            if number in stops:
+                study = opened(storage.connect("", "blobs"), space)
+            candidate = study.ask()
+            asked.append((candidate.seed, dict(candidate.settings)))
+            study.tell(complete(candidate.number, 0.5))
+        return asked
+
+    assert drawn("whole", ()) == drawn("stopped", (1, 4))
+
+
+def test_seeds_of_trials_differ_and_derive_from_the_study_s(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space, seed=5)
+    seeds = [study.ask().seed for _ in range(4)]
+    assert seeds == [int(np.random.SeedSequence([5, number]).generate_state(1)[0]) for number in range(4)]
+    assert len(set(seeds)) == 4
+
+
+def test_a_grid_ends_at_its_last_point(journal: BaseStorage) -> None:
+    text = TEXT.replace("{ low = 1e-4, high = 1e-1, log = true }", "{ choices = [0.1, 0.01] }").replace(
+        "high = 0.5 }", "high = 0.5, step = 0.5 }"
+    )
+    space = spaces.parse(text, Path("blobs.toml"), PARAMETERS, CLASSIFICATION)
+    study = opened(journal, space, sampler="grid")
+    asked = []
+    while study.remaining(100):
+        candidate = study.ask()
+        asked.append(tuple(candidate.settings.values()))
+        study.tell(complete(candidate.number, 0.5))
+    assert len(asked) == 1 + 2 * 2 * 2
+    assert len(set(asked)) == len(asked)
+
+
+def test_the_median_pruner_gives_up_a_poor_trial_but_never_the_baseline(
+    journal: BaseStorage, space: Space
+) -> None:
+    study = opened(journal, space, pruner="median")
+    for _ in range(6):
+        number = study.ask().number
+        assert not any(study.report(number, 0.9, epoch) for epoch in range(5))
+        study.tell(complete(number, 0.9))
+    poor = study.ask().number
+    # Warm-up is a tenth of the 20 epochs.
+    assert [study.report(poor, 0.1, epoch) for epoch in range(4)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"data": "d2"}, ["  data: was d1, now d2"]),
+        ({"origin": replace(ORIGIN, folds=3)}, ["  folds: was 1, now 3"]),
+        ({"origin": replace(ORIGIN, task="iris")}, ["  task: was blobs, now iris"]),
+        ({"old": "epochs = 20", "new": "epochs = 5"}, ["  [budget] epochs: was 20, now 5"]),
+        (
+            {"old": "high = 0.5 }", "new": "high = 0.6 }"},
+            ['  [space] dropout: was {"low": 0.0, "high": 0.5}'],
+        ),
+        ({"old": "learning_rate = 0.5", "new": "learning_rate = 0.4"}, ["  [baseline]: was "]),
+        (
+            {"old": 'metric = "val_accuracy"', "new": 'metric = "val_log_loss"'},
+            ["  [objective]: was maximize val_accuracy, now minimize val_log_loss"],
+        ),
+        ({"old": "dropout =", "new": "l2 ="}, ["  [space] dropout: was ", "  [space] l2: was not there"]),
+    ],
+)
+def test_a_study_refuses_what_it_was_not_started_with(
+    journal: BaseStorage, space: Space, changed: dict, said: list[str]
+) -> None:
+    opened(journal, space)
+    text = TEXT.replace(changed.get("old", ""), changed.get("new", "")) if "old" in changed else TEXT
+    other = spaces.parse(text, Path("blobs.toml"), PARAMETERS, CLASSIFICATION)
+    with pytest.raises(UserError) as error:
+        opened(journal, other, changed.get("origin", ORIGIN), data=changed.get("data", "d1"))
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("study blobs: was started with other settings; give another name by study=")
+    assert len(lines) == 1 + len(said)
+    for line, start in zip(lines[1:], said, strict=True):
+        assert line.startswith(start)
+
+
+def test_what_a_study_was_started_with_can_be_asked(journal: BaseStorage, space: Space) -> None:
+    opened(journal, space)
+    assert origin_of("blobs", journal) == ORIGIN
+    with pytest.raises(UserError, match="there is no study named 'other'"):
+        origin_of("other", journal)

@@ -1,0 +1,300 @@
+"""The record in a real MLflow store: parent, children, batches, models."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.datasets import splits
+from pipeline.errors import RunError, UserError
+from pipeline.secrets import redacted
+from pipeline.tracking import connection, models, trials
+from pipeline.tracking.connection import connect
+from pipeline.tracking.parent import Parent, open_parent
+from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, TRIAL, Recorder
+from pipeline.values import Data, Progress
+
+
+@pytest.fixture
+def client(workplace: Path) -> MlflowClient:
+    return connect()
+
+
+@pytest.fixture
+def parent(client: MlflowClient) -> Parent:
+    return open_parent(client, "s", "iris", "")
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(2), 20).astype(np.int32)
+    parts = splits.three_ways(rng.normal(size=(40, 4)).astype(np.float32), targets)
+    return splits.data("blobs", "made up", "ab", parts)
+
+
+def children(parent: Parent) -> dict[str, mlflow.entities.Run]:
+    """A study's child runs as the UI nests them, by their trial's number."""
+    found = parent.client.search_runs(
+        [parent.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+    )
+    return {run.data.tags[TRIAL]: run for run in found if TRIAL in run.data.tags}
+
+
+def test_a_new_study_gets_a_run_in_the_task_s_experiment(client: MlflowClient) -> None:
+    parent = open_parent(client, "my-study", "iris", "")
+    run = client.get_run(parent.run_id)
+    assert client.get_experiment(run.info.experiment_id).name == "iris"
+    assert run.info.run_name == "my-study"
+    assert run.info.status == "RUNNING"
+    assert not parent.resumed
+
+
+def test_the_run_of_mlflow_run_is_adopted_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = client.create_run("0", run_name="brave-fish-12")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    parent = open_parent(client, "s", "iris", "")
+    assert parent.run_id == made.info.run_id
+    assert parent.experiment_id == "0"
+    assert client.get_run(parent.run_id).info.run_name == "s"
+    assert open_parent(client, "s2", "iris", "").run_id != made.info.run_id
+
+
+def test_a_resumed_study_goes_on_in_its_parent_and_the_new_run_becomes_a_child(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_parent(client, "s", "iris", "")
+    first.end("FINISHED")
+    made = client.create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    again = open_parent(client, "s", "iris", first.run_id)
+    assert again.run_id == first.run_id
+    assert again.resumed
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    tags = client.get_run(made.info.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == first.run_id
+    assert tags["pipeline.resumes"] == "s"
+    assert not {"pipeline.study", "pipeline.trial"} & tags.keys()
+    again.end("FAILED", "because")
+    for run_id in (first.run_id, made.info.run_id):
+        run = client.get_run(run_id)
+        assert run.info.status == "FAILED"
+        assert run.data.tags["pipeline.reason"] == "because"
+
+
+def test_a_parent_that_was_deleted_is_made_anew(client: MlflowClient) -> None:
+    first = open_parent(client, "s", "iris", "")
+    client.delete_run(first.run_id)
+    again = open_parent(client, "s", "iris", first.run_id)
+    assert again.run_id != first.run_id
+    assert not again.resumed
+
+
+def test_a_deleted_experiment_is_said(client: MlflowClient) -> None:
+    first = open_parent(client, "s", "iris", "")
+    client.delete_experiment(first.experiment_id)
+    with pytest.raises(UserError, match=r"experiment 'iris' was deleted; .* restore -x 1"):
+        open_parent(client, "s", "iris", "")
+
+
+def test_a_trial_is_a_nested_run_with_params_curves_and_files(parent: Parent, tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    file.write_bytes(b"weights")
+    with closing(Recorder(parent, folds=1)) as recorder:
+        recorder.start(3, "trial-0003", {"dropout": 0.5, "max_norm": "none"}, {TRIAL: "3"})
+        for epoch in range(5):
+            metrics = {"loss": 1.0 / (epoch + 1), "val_loss": 2.0, "learning_rate": 0.1}
+            recorder.epoch(Progress(3, 0, epoch, metrics, 2.0))
+        recorder.end(3, FINISHED, metrics={"best_epoch": 4, "best_val_loss": 2.0}, files=(file,))
+    (run,) = children(parent).values()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "trial-0003"
+    assert run.data.params == {"dropout": "0.5", "max_norm": "none"}
+    assert run.data.metrics["best_epoch"] == 4
+    history = parent.client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(e, 1.0 / (e + 1)) for e in range(5)]
+    assert trials.curve(parent, TRIAL, 3, "loss") == [1.0 / (epoch + 1) for epoch in range(5)]
+    assert not file.exists(), "files are moved, not copied"
+    assert trials.fetch(parent, TRIAL, 3, "model.keras", tmp_path).read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("status", [KILLED, FAILED])
+def test_a_trial_that_did_not_finish_has_its_reason(parent: Parent, status: str) -> None:
+    with closing(Recorder(parent, folds=1)) as recorder:
+        recorder.start(0, "t", {}, {TRIAL: "0"})
+        recorder.end(0, status, reason="diverged: loss is nan", detail="Traceback …")
+    run = children(parent)["0"]
+    assert run.info.status == status
+    assert run.data.tags["pipeline.reason"] == "diverged: loss is nan"
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/traceback.txt") == "Traceback …"
+
+
+def test_a_long_curve_and_many_params_are_cut_into_requests(parent: Parent) -> None:
+    with closing(Recorder(parent, folds=1)) as recorder:
+        recorder.start(0, "t", {f"p{place}": place for place in range(250)}, {TRIAL: "0"})
+        for epoch in range(1500):
+            recorder.epoch(Progress(0, 0, epoch, {"loss": float(epoch), "val_loss": 0.0}, 0.0))
+        recorder.end(0, FINISHED)
+    assert len(children(parent)["0"].data.params) == 250
+    assert trials.curve(parent, TRIAL, 0, "loss") == [float(epoch) for epoch in range(1500)]
+
+
+def test_recording_takes_few_requests(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[int] = []
+    log_batch = parent.client.log_batch
+
+    def counted(run_id: str, metrics: tuple = (), **more: object) -> None:
+        requests.append(len(metrics))
+        log_batch(run_id, metrics=metrics, **more)
+
+    monkeypatch.setattr(parent.client, "log_batch", counted)
+    with closing(Recorder(parent, folds=1)) as recorder:
+        recorder.start(0, "t", {"a": 1}, {TRIAL: "0"})
+        for epoch in range(400):
+            recorder.epoch(Progress(0, 0, epoch, {"loss": 0.0, "val_loss": 0.0}, 0.0))
+        recorder.end(0, FINISHED)
+    assert sum(requests) == 800
+    # Params, metrics; one more when the five seconds of a flush end just then.
+    assert len(requests) <= 3
+
+
+def test_folds_keep_their_curves_apart(parent: Parent) -> None:
+    with closing(Recorder(parent, folds=2)) as recorder:
+        recorder.start(0, "t", {}, {TRIAL: "0"})
+        for fold in range(2):
+            recorder.epoch(Progress(0, fold, 0, {"loss": float(fold)}, 0.0))
+        recorder.end(0, FINISHED)
+    assert children(parent)["0"].data.metrics == {"fold_0/loss": 0.0, "fold_1/loss": 1.0}
+
+
+def test_a_store_that_fails_for_good_is_an_error_of_the_run(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("disk full\nmore")
+
+    monkeypatch.setattr(parent.client, "create_run", broken)
+    recorder = Recorder(parent, folds=1)
+    recorder.start(0, "t", {}, {TRIAL: "0"})
+    with pytest.raises(
+        RunError, match=r"MLflow cannot be written any more \(disk full\); .* same command again"
+    ):
+        recorder.close()
+
+
+def test_finished_children_are_counted_by_their_tag(parent: Parent) -> None:
+    with closing(Recorder(parent, folds=1)) as recorder:
+        for number, status in enumerate((FINISHED, KILLED, FINISHED)):
+            recorder.start(number, "t", {}, {TRIAL: str(number)})
+            recorder.end(number, status)
+        recorder.start(7, "m", {}, {"pipeline.member": "7"})
+        recorder.end(7, FINISHED)
+    assert trials.finished(parent, TRIAL) == {0, 2}
+
+
+def test_a_file_that_is_gone_is_an_error_of_the_run(parent: Parent, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="trial 4: MLflow has no run of it"):
+        trials.fetch(parent, TRIAL, 4, "model.keras", tmp_path)
+    with closing(Recorder(parent, folds=1)) as recorder:
+        recorder.start(4, "t", {}, {TRIAL: "4"})
+        recorder.end(4, FINISHED)
+    with pytest.raises(RunError, match=r"trial 4: its model\.keras cannot be read from MLflow"):
+        trials.fetch(parent, TRIAL, 4, "model.keras", tmp_path)
+
+
+def test_the_data_set_is_an_input_of_the_parent(parent: Parent, data: Data) -> None:
+    parent.data(data)
+    inputs = parent.client.get_run(parent.run_id).inputs.dataset_inputs
+    contexts = {entry.tags[0].value: entry.dataset for entry in inputs}
+    assert contexts.keys() == {"training", "validation", "testing"}
+    assert contexts["training"].digest == data.digests["train"][:36]
+    assert json.loads(contexts["testing"].profile)["num_rows"] == 8
+
+
+def test_a_logged_model_has_signature_example_and_pins_and_predicts(parent: Parent) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    example = np.ones((3, 4), np.float32)
+    answer = model.predict(example, verbose=0)
+    parent.metrics({"champion_test_accuracy": 0.9})
+    uri = models.log(parent, "champion", model, example, answer)
+    (logged,) = parent.client.search_logged_models([parent.experiment_id])
+    assert (logged.name, logged.source_run_id, logged.status) == ("champion", parent.run_id, "READY")
+    assert [metric.key for metric in logged.metrics] == ["champion_test_accuracy"]
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature.inputs.inputs[0].shape == (-1, 4)
+    assert info.signature.outputs.inputs[0].shape == (-1, 2)
+    pins = mlflow.pyfunc.get_model_dependencies(uri)
+    assert f"keras=={keras.__version__}" in Path(pins).read_text()
+    loaded = mlflow.pyfunc.load_model(uri)
+    np.testing.assert_allclose(loaded.predict(loaded.input_example), answer, rtol=1e-6)
+    np.testing.assert_allclose(mlflow.keras.load_model(uri).predict(example, verbose=0), answer, rtol=1e-6)
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_answers_with_errors_is_said_without_its_password(
+    workplace: Path, refusing_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", refusing_server)
+    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI http://user:\*\*\*@127.0.0.1") as error:
+        connect()
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:1", "nosuchscheme://x", "postgresql://u:secret@127.0.0.1:1/db"]
+)
+def test_a_store_that_does_not_answer_is_said_quickly(
+    workplace: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI") as error:
+        connect()
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_patience_comes_back_after_the_probe(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    connect()
+    assert connection.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in connection.os.environ
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("https://host/path", "https://host/path"),
+        ("https://me:pw@host:5000/path?token=x", "https://me:***@host:5000/path?token=***"),
+        ("postgresql://me:p@ss@host/db", "postgresql://me:***@host/db"),
+        ("http://[bad:pw@host", "http://[bad:***@host"),
+    ],
+)
+def test_uris_are_shown_without_secrets(uri: str, shown: str) -> None:
+    assert redacted(uri) == shown
