@@ -33,8 +33,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         UserError: before the first trial.
         RunError: no trial completed, or MLflow cannot be written any more.
     """
-    job = open_search(asked)
-    with _ending(job.parent):
+    with open_search(asked) as job, _ending(job.parent):
         if not job.study.remaining(asked["trials"]) and job.study.closed:
             _say_complete(job)
             return None
@@ -48,8 +47,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
     """Makes the ensemble of a study again, by another method or of another size."""
-    job = open_existing(asked)
-    with _ending(job.parent):
+    with open_existing(asked) as job, _ending(job.parent):
         if not job.study.counts().completed:
             raise RunError(
                 f"study {job.study.name}: no trial has completed, so there is nothing to choose from"

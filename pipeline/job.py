@@ -1,6 +1,7 @@
 """What a command works with: everything checked and opened before the first trial."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from pipeline import space as spaces
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.space import Space
+from pipeline.storage import Storage
 from pipeline.study import Study
 from pipeline.study_opening import Origin
 from pipeline.tasks import find
 from pipeline.tasks.task import Task
-from pipeline.tracking.connection import connect
+from pipeline.tracking.connection import Client, connect
 from pipeline.tracking.parent import Parent, open_parent
 from pipeline.values import Data
 
@@ -32,8 +34,9 @@ class Job:
     parent: Parent
 
 
-def open_search(asked: Mapping[str, Any]) -> Job:
-    """The job of a search, new or gone on with.
+@contextlib.contextmanager
+def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
+    """The job of a search, new or gone on with; for a block.
 
     Raises:
         UserError: for anything that cannot be used.
@@ -44,38 +47,58 @@ def open_search(asked: Mapping[str, Any]) -> Job:
     space = spaces.read(file, task.parameters, task.metrics).with_epochs(asked["epochs"])
     samplers.check(asked["sampler"], asked["pruner"], asked["folds"], space.searched)
     start = Origin(task.name, asked["size"], asked["folds"], asked["epochs"], file.name, space.text)
-    return _open(name, asked, start, task, space)
+    data = task.load(start.size)
+    folds = splits.folds(data, start.folds)
+    client = connect()
+    with storage.connected(asked["storage"] or "", name) as store:
+        yield _open(asked, _Found(name, start, task, space, data, folds), store, client)
 
 
-def open_existing(asked: Mapping[str, Any]) -> Job:
-    """The job of a study that is there, with the task, space and data it was started with.
+@contextlib.contextmanager
+def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
+    """The job of a study that is there, with the task, space and data it was started with; for a block.
 
     Raises:
         UserError: there is no such study, or it cannot be opened.
     """
     name = asked["study"]
     storage.check_there(asked["storage"] or "", name)
-    start = studies.origin_of(name, storage.connect(asked["storage"] or "", name))
-    task = find(start.task)
-    file = Path(start.space_file)
-    space = spaces.parse(start.space_text, file, task.parameters, task.metrics).with_epochs(start.epochs)
-    return _open(name, {**asked, "sampler": "random", "pruner": "none", "seed": 0}, start, task, space)
-
-
-def _open(name: str, asked: Mapping[str, Any], start: Origin, task: Task, space: Space) -> Job:
-    data = task.load(start.size)
-    folds = splits.folds(data, start.folds)
     client = connect()
+    with storage.connected(asked["storage"] or "", name) as store:
+        start = studies.origin_of(name, store)
+        task = find(start.task)
+        file = Path(start.space_file)
+        space = spaces.parse(start.space_text, file, task.parameters, task.metrics).with_epochs(start.epochs)
+        data = task.load(start.size)
+        folds = splits.folds(data, start.folds)
+        # Nothing is asked of a study that is only read.
+        settled = {**asked, "sampler": "random", "pruner": "none", "seed": 0}
+        yield _open(settled, _Found(name, start, task, space, data, folds), store, client)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a job is made of before anything is opened."""
+
+    name: str
+    start: Origin
+    task: Task
+    space: Space
+    data: Data
+    folds: tuple[Data, ...]
+
+
+def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Client) -> Job:
     study = studies.open_study(
-        name,
-        storage.connect(asked["storage"] or "", name),
-        space,
-        start,
-        ", ".join(f"{split} {digest[:12]}" for split, digest in data.digests.items()),
+        found.name,
+        store,
+        found.space,
+        found.start,
+        ", ".join(f"{split} {digest[:12]}" for split, digest in found.data.digests.items()),
         pruner=asked["pruner"],
         sampler=asked["sampler"],
         seed=asked["seed"],
     )
-    parent = open_parent(client, name, task.name, study.parent_run)
+    parent = open_parent(client, found.name, found.task.name, study.parent_run)
     study.set_parent_run(parent.run_id)
-    return Job(asked, task, space, data, folds, study, parent)
+    return Job(asked, found.task, found.space, found.data, found.folds, study, parent)

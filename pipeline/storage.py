@@ -3,8 +3,10 @@
 A journal answers `ask` about ten times faster than SQLite on one machine, and needs no server.
 """
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +16,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, 
 
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
+
+Storage = BaseStorage
+"""What a study's record is written to and read from."""
 
 # A study's name is a folder's name too, on every system.
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -43,7 +48,7 @@ def check_url(url: str) -> None:
         )
 
 
-def connect(url: str, study: str) -> BaseStorage:
+def connect(url: str, study: str) -> Storage:
     """The storage at `url`, at `$PIPELINE_STORAGE`, or the study's journal file.
 
     Raises:
@@ -54,13 +59,25 @@ def connect(url: str, study: str) -> BaseStorage:
     return _database(url) if url else _journal(study)
 
 
+@contextlib.contextmanager
+def connected(url: str, study: str) -> Iterator[Storage]:
+    """As `connect`, for a block; closes a database's connections after it."""
+    opened = connect(url, study)
+    try:
+        yield opened
+    finally:
+        if isinstance(opened, RDBStorage):
+            opened.remove_session()
+            opened.engine.dispose()
+
+
 def check_there(url: str, study: str) -> None:
     """Raises UserError if the study would lie in a journal file and there is none; nothing is made."""
     if not (url or os.environ.get("PIPELINE_STORAGE")) and not (home(study) / "journal.log").exists():
         raise UserError(f"study: there is no study named {study!r} in {home(study).parent}; search makes one")
 
 
-def _journal(study: str) -> BaseStorage:
+def _journal(study: str) -> Storage:
     folder = home(study)
     file = folder / "journal.log"
     try:
@@ -96,7 +113,7 @@ def _mend(file: Path) -> None:
         lock.release()
 
 
-def _database(url: str) -> BaseStorage:
+def _database(url: str) -> Storage:
     place = f"storage {redacted(url)}"
     if "://" not in url:
         raise UserError(f"{place}: must be a database URL such as postgresql://user@host/name")

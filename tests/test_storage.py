@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -22,16 +21,9 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@contextlib.contextmanager
-def connected(url: str, study: str = "iris") -> Iterator[BaseStorage]:
+def connected(url: str, study: str = "iris") -> contextlib.AbstractContextManager[BaseStorage]:
     """The storage; its database connections are closed afterwards."""
-    opened = storage.connect(url, study)
-    try:
-        yield opened
-    finally:
-        if isinstance(opened, RDBStorage):
-            opened.remove_session()
-            opened.engine.dispose()
+    return storage.connected(url, study)
 
 
 def fault_of(url: str, study: str = "iris") -> str:

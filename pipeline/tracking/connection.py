@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import mlflow
@@ -14,11 +15,14 @@ from mlflow.exceptions import MlflowException
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
 
+Client: TypeAlias = MlflowClient
+"""What runs are written and read by."""
+
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
 
 
-def connect() -> MlflowClient:
+def connect() -> Client:
     """A client of the store that `MLFLOW_TRACKING_URI` names, else of MLflow's default.
 
     Raises:
@@ -32,7 +36,7 @@ def connect() -> MlflowClient:
     try:
         _knock(uri)
         with _impatient():
-            client = MlflowClient(uri)
+            client: Client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise UserError(
