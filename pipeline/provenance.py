@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline import samplers
 from pipeline.job import Job
-from pipeline.tracking.parent import ENGINE, STUDY, TASK, origin
+from pipeline.tracking.parent import ENGINE, STUDY, TASK
 
 _PACKAGES = ("keras", "tensorflow", "jax", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
 
@@ -25,9 +25,9 @@ def record_origin(job: Job) -> None:
             "pipeline.pruner": job.asked["pruner"],
             "pipeline.seed": str(job.asked["seed"]),
             **{f"version.{package}": version for package, version in versions.items()},
-            **origin(Path(__file__)),
         }
     )
+    parent.tag_program(Path(__file__))
     parent.text(json.dumps(versions, indent=2), "versions.json")
     if not parent.resumed:
         parent.params(

@@ -20,6 +20,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; }
+td:not(:last-child) { white-space: nowrap; }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ccc; }
 img { max-width: 100%; }
 </style>
@@ -94,7 +95,7 @@ def _history(history: Sequence[tuple[int, float]], objective: Objective) -> Figu
         axes.set_yscale("log")
     axes.set(xlabel="trial", ylabel=objective.metric)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
@@ -111,7 +112,8 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Figure:
     left.set_xlabel("epoch")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines = [*left.get_lines(), *right.get_lines()]
-    left.legend(lines, [str(line.get_label()) for line in lines], loc="center right")
+    labels = [str(line.get_label()) for line in lines]
+    figure.legend(lines, labels, loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 

@@ -51,6 +51,12 @@ class Parent:
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    def tag_program(self, file: Path) -> None:
+        """Says what made the run, where `mlflow run` has not: the git commit of the program's file."""
+        commit = get_git_commit(str(file))
+        if commit and MLFLOW_GIT_COMMIT not in self.client.get_run(self.run_id).data.tags:
+            self.tag({MLFLOW_GIT_COMMIT: commit, MLFLOW_SOURCE_NAME: "pipeline"})
+
     def params(self, params: Mapping[str, str]) -> None:
         """What may never change within the study; MLflow refuses another value."""
         self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in params.items()])
@@ -111,12 +117,6 @@ def open_parent(client: MlflowClient, study: str, task: str, known: str) -> Pare
         return Parent(client, parent, resumed=True, resuming=own if own != known else "")
     except MlflowException as error:
         raise UserError(f"MLflow refuses the study's run: {error.message}") from None
-
-
-def origin(program: Path) -> dict[str, str]:
-    """Tags that say what made the run, where `mlflow run` has not: the git commit of the program's file."""
-    commit = get_git_commit(str(program))
-    return {MLFLOW_GIT_COMMIT: commit, MLFLOW_SOURCE_NAME: "pipeline"} if commit else {}
 
 
 def _alive(client: MlflowClient, run_id: str) -> Run | None:
