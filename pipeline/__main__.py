@@ -3,23 +3,28 @@
     python -m pipeline search --task iris --trials 12
 
 Exit codes: 0 done; 1 the run failed; 2 something given cannot be used, and nothing was trained; 130
-interrupted.
+interrupted, 143 terminated.
 """
 
 import argparse
 import logging
+import signal
 import sys
+import tempfile
+import threading
+import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline import options
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import redacted
+from pipeline.secrets import first_line, redacted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    stops = _Stops()
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)
         from pipeline.entry import run
@@ -31,8 +36,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("pipeline: interrupted; the same command goes on with the study", file=sys.stderr, flush=True)
-        return 130
+        return 128 + stops.signal
+    except Exception as error:
+        # A fault of this program, or a disk that is full: the traceback is kept, and not thrown at the user.
+        with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        print(
+            f"pipeline: failed: {type(error).__name__}: {first_line(error)} (traceback in {file.name})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 1
+    finally:
+        stops.restore()
     return 0
+
+
+class _Stops:
+    """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, and lets no later one disturb the end.
+
+    Ctrl-C on `mlflow run` sends both, one after the other. signal: the number of the one that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal = int(signal.SIGINT)
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(self) -> None:
+        for kind, handler in self._before.items():
+            signal.signal(kind, handler)
+
+    def _stop(self, number: int, _: object) -> None:
+        self.signal = number
+        for kind in self._before:
+            signal.signal(kind, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,6 +1,7 @@
 """What follows the last trial: the ensemble, the champion, their test scores, the report, all in MLflow."""
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pipeline.tasks.task import Task
 from pipeline.tracking import models, trials
 from pipeline.tracking.parent import Parent
 from pipeline.values import Data, Metric, Objective
+
+_log = logging.getLogger(__name__)
 
 # Selection looks at the best 50 models, as auto-sklearn does: worse ones are hardly ever chosen.
 _POOL = 50
@@ -44,7 +47,7 @@ class Closing:
     """What is closed: a study with finished trials, and where its models lie.
 
     tag: marks the child runs that hold the models (`recorder.TRIAL`, or `MEMBER` for a study with folds).
-    numbers: the trials that have a model.
+    numbers: the trials that have a model, at least one.
     """
 
     study: Study
@@ -57,7 +60,7 @@ class Closing:
 
     def close(self, method: str, members: int, seed: int) -> Result:
         """Makes and records everything; the test rows are opened after the last choice."""
-        finished = [trial for trial in self.study.finished() if trial.number in self.numbers]
+        finished = self._with_models()
         champion = finished[0]
         baseline = next((trial for trial in finished if trial.baseline), None)
         with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +70,19 @@ class Closing:
             result = Result(self.study.name, self.parent.run_id, champion, chosen, scores)
             self._record(result, made, Path(folder))
         return result
+
+    def _with_models(self) -> list[Finished]:
+        """The completed trials that have a model, best first; says so if a choice is lost by that."""
+        finished = self.study.finished()
+        chosen = [trial for trial in finished if trial.number in self.numbers]
+        missing = [
+            f"trial {trial.number}{' (baseline)' if trial.baseline else ''}"
+            for place, trial in enumerate(finished)
+            if trial.number not in self.numbers and (place == 0 or trial.baseline)
+        ]
+        if missing:
+            _log.warning("without a model in MLflow, and so left out: %s", ", ".join(missing))
+        return chosen
 
     def _select(self, finished: Sequence[Finished], method: str, members: int, folder: Path) -> Ensemble:
         predictions = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import loop, samplers, storage
+from pipeline import loop, samplers
 from pipeline.closing import Closing, Result, as_text, table
 from pipeline.engines.fit import FitEngine
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UserError
 from pipeline.finalists import train
 from pipeline.job import Job, open_existing, open_search
 from pipeline.progress import ProgressLine
@@ -37,28 +37,31 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         if not job.study.remaining(asked["trials"]) and job.study.closed:
             _say_complete(job)
             return None
-        record_origin(job)
-        _train_trials(job)
-        if not job.study.counts().completed:
-            _nothing_completed(job)
-            return None
-        return _close(job, "greedy")
+        try:
+            record_origin(job)
+        except RunError as error:
+            # The first things written: a store that cannot keep them is found before the first trial.
+            raise UserError(str(error)) from None
+        deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
+        _train_trials(job, deadline)
+        if len(job.folds) > 1:
+            _train_finalists(job, deadline)
+        return _close(job, "greedy") if _has_model(job) else None
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
     """Makes the ensemble of a study again, by another method or of another size."""
     with open_existing(asked) as job, _ending(job.parent):
-        if not job.study.counts().completed:
+        if not _numbers(job):
             raise RunError(
-                f"study {job.study.name}: no trial has completed, so there is nothing to choose from"
+                f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
             )
         return _close(job, asked["method"])
 
 
-def _train_trials(job: Job) -> None:
+def _train_trials(job: Job, deadline: float) -> None:
     asked, study = job.asked, job.study
     counts, best = study.counts(), study.finished()[:1]
-    deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
     progress = ProgressLine(
         job.space.objective,
         counts.total + study.remaining(asked["trials"]),
@@ -70,15 +73,20 @@ def _train_trials(job: Job) -> None:
         _engine(job, job.folds) as engine,
         contextlib.closing(Recorder(job.parent, len(job.folds))) as recorder,
     ):
-        rooms = loop.Rooms(study, engine, recorder, progress, asked["pruner"], len(job.folds))
+        rooms = loop.Rooms(
+            study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
+        )
         started = time.monotonic()
         try:
             loop.run(rooms, asked["trials"], deadline)
+        except BaseException:
+            # The store may be what failed; the first error counts.
+            with contextlib.suppress(RunError):
+                _record_counts(job, counts.total, time.monotonic() - started)
+            raise
         finally:
             progress.close()
-            _record_counts(job, counts.total, time.monotonic() - started)
-    if len(job.folds) > 1:
-        _train_finalists(job)
+        _record_counts(job, counts.total, time.monotonic() - started)
     if study.remaining(asked["trials"]):
         progress.say(
             f"the time is over with {study.counts().total} of {asked['trials']} trials;"
@@ -86,18 +94,39 @@ def _train_trials(job: Job) -> None:
         )
 
 
-def _train_finalists(job: Job) -> None:
+def _train_finalists(job: Job, deadline: float) -> None:
     finished = job.study.finished()
     wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
     there = trials.finished(job.parent, MEMBER)
     with _engine(job, (job.data,)) as engine, contextlib.closing(Recorder(job.parent, 1)) as recorder:
-        train([trial for trial in wanted if trial.number not in there], engine, recorder)
+        train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
+
+
+def _has_model(job: Job) -> bool:
+    """Whether there is a model to choose; if not, it is said, or raised where trials failed."""
+    if _numbers(job):
+        return True
+    if reasons := job.study.reasons():
+        raise RunError("no trial completed: " + "; ".join(reasons[:3]))
+    print("no trial has a model yet; the same command goes on", flush=True)
+    return False
+
+
+def _numbers(job: Job) -> frozenset[int]:
+    """The completed trials whose models MLflow has."""
+    completed = {trial.number for trial in job.study.finished()}
+    return frozenset(completed & trials.finished(job.parent, _tag(job)))
+
+
+def _tag(job: Job) -> str:
+    """What marks the child runs that hold models: with folds, a trial has none of its own."""
+    return MEMBER if len(job.folds) > 1 else TRIAL
 
 
 def _close(job: Job, method: str) -> Result:
-    tag = MEMBER if len(job.folds) > 1 else TRIAL
-    numbers = frozenset(trials.finished(job.parent, tag))
-    closing = Closing(job.study, job.task, job.data, job.space.objective, job.parent, tag, numbers)
+    closing = Closing(
+        job.study, job.task, job.data, job.space.objective, job.parent, _tag(job), _numbers(job)
+    )
     result = closing.close(method, job.asked["members"], job.asked["seed"])
     job.study.close()
     settings = ", ".join(f"{name}={_short(value)}" for name, value in result.champion.settings.items())
@@ -108,10 +137,8 @@ def _close(job: Job, method: str) -> Result:
 
 @contextlib.contextmanager
 def _engine(job: Job, folds: tuple[Data, ...]) -> Iterator[FitEngine]:
-    """The engine with a folder for the models it makes, beside the study's journal."""
-    home = storage.home(job.study.name)
-    home.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=home, prefix="training-") as folder:
+    """The engine with a folder for the models it makes, until MLflow has them."""
+    with TemporaryDirectory(prefix="regatta-") as folder:
         engine = FitEngine(job.task.build, folds, job.space.budget, job.space.objective, Path(folder))
         with contextlib.closing(engine):
             yield engine
@@ -123,10 +150,11 @@ def _ending(parent: Parent) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        parent.end("KILLED", "interrupted")
+        with contextlib.suppress(RunError):
+            parent.end("KILLED", "interrupted")
         raise
     except BaseException as error:
-        with contextlib.suppress(Exception):  # the store itself may be what failed; the first error counts
+        with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
             parent.end("FAILED", str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
     parent.end("FINISHED")
@@ -144,12 +172,6 @@ def _record_counts(job: Job, before: int, seconds: float) -> None:
             ),
         }
     )
-
-
-def _nothing_completed(job: Job) -> None:
-    reasons = job.study.reasons()
-    if reasons:
-        raise RunError("no trial completed: " + "; ".join(reasons[:3]))
 
 
 def _say_complete(job: Job) -> None:

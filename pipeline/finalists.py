@@ -5,37 +5,57 @@ rows for early stopping; each is a child run tagged as a member, never as a tria
 """
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 
 from pipeline.engines.engine import Engine
 from pipeline.study import Finished
-from pipeline.tracking.recorder import FAILED, FINISHED, MEMBER, SEED, Recorder
+from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, SEED, Recorder
 from pipeline.values import Candidate, Outcome, Progress
 
 _log = logging.getLogger(__name__)
 
 
-def train(finalists: Sequence[Finished], engine: Engine, recorder: Recorder) -> None:
-    """Trains each finalist and records it."""
+def train(
+    finalists: Sequence[Finished], engine: Engine, recorder: Recorder, deadline: float = math.inf
+) -> None:
+    """Trains each finalist and records it, the best first, until `deadline`, on `time.monotonic()`."""
     waiting = list(finalists)
-    running = 0
-    while waiting or running:
-        while waiting and engine.free():
-            finalist = waiting.pop(0)
-            recorder.start(
-                finalist.number,
-                f"member-{finalist.number:04d}",
-                finalist.settings,
-                {MEMBER: str(finalist.number), SEED: str(finalist.seed)},
-            )
-            engine.add(Candidate(finalist.number, finalist.seed, finalist.settings))
-            running += 1
-        for event in engine.step():
-            if isinstance(event, Progress):
-                recorder.epoch(event)
-            elif isinstance(event, Outcome):
-                _end(event, recorder)
-                running -= 1
+    running: set[int] = set()
+    reason = "the search failed"
+    try:
+        while time.monotonic() < deadline:
+            while waiting and engine.free():
+                finalist = waiting.pop(0)
+                _begin(finalist, recorder)
+                running.add(finalist.number)
+                engine.add(Candidate(finalist.number, finalist.seed, finalist.settings))
+            if not running:
+                return
+            for event in engine.step():
+                if isinstance(event, Progress):
+                    recorder.epoch(event)
+                elif isinstance(event, Outcome):
+                    _end(event, recorder)
+                    running.discard(event.number)
+        reason = "the time is over"
+    except KeyboardInterrupt:
+        reason = "interrupted"
+        raise
+    finally:
+        for number in running:
+            engine.drop(number)
+            recorder.end(number, KILLED, reason=reason)
+
+
+def _begin(finalist: Finished, recorder: Recorder) -> None:
+    recorder.start(
+        finalist.number,
+        f"member-{finalist.number:04d}",
+        finalist.settings,
+        {MEMBER: str(finalist.number), SEED: str(finalist.seed)},
+    )
 
 
 def _end(outcome: Outcome, recorder: Recorder) -> None:

@@ -13,13 +13,14 @@ from pipeline.values import Candidate, FoldScore, Outcome, Progress
 
 @dataclass(frozen=True)
 class Rooms:
-    """What the loop connects. pruner: its name, for the reasons it gives. folds: of each trial."""
+    """What the loop connects. pruner: its name, for the reasons it gives. epochs, folds: of each trial."""
 
     study: Study
     engine: Engine
     recorder: Recorder
     progress: ProgressLine
     pruner: str
+    epochs: int
     folds: int
 
 
@@ -74,16 +75,22 @@ def _handle(event: Event, rooms: Rooms) -> bool:
             rooms.recorder.epoch(event)
             rooms.progress.epoch(event)
             # With folds, a trial's epochs come fold after fold: only whole folds can be compared.
-            return rooms.folds == 1 and _pruned(rooms, event.number, event.objective, "epoch", event.epoch)
+            return rooms.folds == 1 and _pruned(
+                rooms, event.number, event.objective, f"epoch {event.epoch}", rooms.epochs - 1 - event.epoch
+            )
         case FoldScore():
-            return _pruned(rooms, event.number, event.value, "fold", event.fold)
+            return _pruned(
+                rooms, event.number, event.value, f"fold {event.fold}", rooms.folds - 1 - event.fold
+            )
 
 
-def _pruned(rooms: Rooms, number: int, value: float, unit: str, step: int) -> bool:
-    """Reports an intermediate value; whether the pruner ended the trial."""
-    if not rooms.study.report(number, value, step):
+def _pruned(rooms: Rooms, number: int, value: float, step: str, left: int) -> bool:
+    """Reports an intermediate value; whether the pruner ended the trial. left: steps still to come."""
+    given_up = rooms.study.report(number, value, int(step.split()[1]))
+    if not given_up or not left:
+        # A trial that is done anyway is worth more finished than pruned.
         return False
-    reason = f"pruned by {rooms.pruner} after {unit} {step}: {value:.6g}"
+    reason = f"pruned by {rooms.pruner} after {step}: {value:.6g}"
     rooms.engine.drop(number)
     rooms.study.prune(number, reason)
     rooms.recorder.end(number, KILLED, reason=reason)

@@ -5,10 +5,11 @@ same way gives the same trials, also when it was stopped in between.
 """
 
 import importlib.util
+import itertools
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -18,7 +19,6 @@ from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
     GPSampler,
-    GridSampler,
     RandomSampler,
     TPESampler,
 )
@@ -50,8 +50,11 @@ def check(sampler: str, pruner: str, folds: int, searched: Mapping[str, BaseDist
             f"pruner={pruner}: compares trials epoch by epoch, but folds={folds} are trained one after the"
             " other; use pruner=wilcoxon, which compares them fold by fold"
         )
-    if folds == 1 and pruner == "wilcoxon":
-        raise UserError("pruner=wilcoxon: compares trials fold by fold; give folds=2 or more")
+    if folds < 3 and pruner == "wilcoxon":
+        raise UserError(
+            "pruner=wilcoxon: compares trials fold by fold, two folds at least, and must do so before the"
+            " last; give folds=3 or more"
+        )
 
 
 def described(sampler: str, searched: Mapping[str, BaseDistribution]) -> str:
@@ -71,15 +74,22 @@ def points(sampler: str, searched: Mapping[str, BaseDistribution]) -> float:
     return math.prod(map(len, _grid(searched).values())) if sampler == "grid" else math.inf
 
 
-def make_sampler(name: str, searched: Mapping[str, BaseDistribution], seed: int, number: int) -> BaseSampler:
-    """The sampler that draws trial `number`."""
-    # A grid is shuffled by its seed and then walked: it needs the same one each time.
-    own = seed if name == "grid" else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return BlindToBaseline(_sampler(name, searched, own))
+def make_sampler(
+    name: str,
+    searched: Mapping[str, BaseDistribution],
+    seed: int,
+    number: int,
+    taken: Sequence[Mapping[str, Any]] = (),
+) -> BaseSampler:
+    """The sampler that draws trial `number`; taken: what a grid needs not draw again."""
+    if name == "grid":
+        return _Grid(searched, seed, taken)
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return BlindToBaseline(_sampler(name, own))
 
 
-def make_pruner(name: str, epochs: int) -> BasePruner:
-    """The pruner; epochs is the longest training of a trial."""
+def make_pruner(name: str, epochs: int, folds: int) -> BasePruner:
+    """The pruner; epochs is the longest training of a trial (or fold)."""
     if name == "median":
         return MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 10)
     if name == "hyperband":
@@ -88,7 +98,9 @@ def make_pruner(name: str, epochs: int) -> BasePruner:
         with warnings.catch_warnings():
             # The user has asked for it by name; that Optuna may change it some day, the pin takes care of.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return WilcoxonPruner()
+            # A trial that was worse in all folds but the last must fall below the threshold: of n folds,
+            # the test's smallest p is 0.5^n. From 5 folds on, Optuna's own 0.1 serves.
+            return WilcoxonPruner(p_threshold=max(0.1, 1.001 * 0.5 ** (folds - 1)))
     return NopPruner()
 
 
@@ -126,29 +138,69 @@ class BlindToBaseline(BaseSampler):
             self._sampler.after_trial(_without_baseline(study), trial, state, values)
 
 
-class _WithoutBaseline(Study):
-    """A study as its sampler sees it."""
+class _WithoutBaseline:
+    """A study as its sampler sees it; it may be one of Hyperband's brackets, a study in part only."""
+
+    def __init__(self, study: Study) -> None:
+        self._whole = study
 
     def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
-        return [trial for trial in super()._get_trials(*args, **kwargs) if BASELINE not in trial.user_attrs]
+        return _drawn(self._whole._get_trials(*args, **kwargs))
 
-    def stop(self) -> None:
-        """The grid sampler stops its study at the last point; here the search loop counts them."""
+    def get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        return _drawn(self._whole.get_trials(*args, **kwargs))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.get_trials()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+
+def _drawn(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if BASELINE not in trial.user_attrs]
 
 
 def _without_baseline(study: Study) -> Study:
-    view = _WithoutBaseline.__new__(_WithoutBaseline)
-    view.__dict__ = study.__dict__
-    return view
+    return cast(Study, _WithoutBaseline(study))
 
 
-def _sampler(name: str, searched: Mapping[str, BaseDistribution], seed: int) -> BaseSampler:
+class _Grid(BaseSampler):
+    """Walks the points of a grid in an order that the seed gives.
+
+    Optuna's own takes an interrupted trial's point for done, and shuffles anew for each seed.
+    """
+
+    def __init__(
+        self, searched: Mapping[str, BaseDistribution], seed: int, taken: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._searched = dict(searched)
+        self._seed = seed
+        self._taken = taken
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._searched
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        grid = _grid(self._searched)
+        points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        order = np.random.default_rng(self._seed).permutation(len(points))
+        return next(points[place] for place in order if points[place] not in self._taken)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is no setting of the grid")
+
+
+def _sampler(name: str, seed: int) -> BaseSampler:
     if name == "tpe":
         return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=_STARTUP_TRIALS, seed=seed)
     if name == "cmaes":
         return CmaEsSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
-    if name == "grid":
-        return GridSampler(_grid(searched), seed=seed)
     if name == "gp":
         return GPSampler(seed=seed, n_startup_trials=_STARTUP_TRIALS)
     return RandomSampler(seed=seed)

@@ -22,6 +22,7 @@ def redacted(text: str) -> str:
 
 def first_line(error: Exception) -> str:
     """An error's first line, without secrets; its kind where it says nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
+    lines = lines or [type(error).__name__]
     # A driver may cut a URL elsewhere, and take part of a password for the host.
     return _BEFORE_HOST.sub("***@", redacted(lines[0]))

@@ -46,7 +46,7 @@ class Parameter:
             return self._rule()
         if not isinstance(value, int) and (self.kind == "int" or not isinstance(value, float)):
             return self._rule()
-        if math.inf > abs(value) > _LARGEST:
+        if isinstance(value, int) and abs(value) > _LARGEST:
             return f"must lie within ±{_LARGEST:.0e}"
         return None if self._holds(value) else self._rule()
 

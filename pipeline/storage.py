@@ -117,6 +117,8 @@ def _database(url: str) -> Storage:
     place = f"storage {redacted(url)}"
     if "://" not in url:
         raise UserError(f"{place}: must be a database URL such as postgresql://user@host/name")
+    if re.fullmatch(r"sqlite(\+\w+)?://(/?|/:memory:)", url):
+        raise UserError(f"{place}: names no file, so the study would be lost at the end")
     # psycopg waits for ever by default; other drivers don't know the option.
     arguments = {"connect_timeout": _CONNECT_SECONDS} if url.startswith("postgresql") else {}
     try:

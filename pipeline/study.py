@@ -7,6 +7,7 @@ trial's settings, seed and reason, and the MLflow run that shows it.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -67,6 +68,7 @@ class Study:
         self._seed = seed
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._asked: dict[int, Trial] = {}
+        self._running: set[int] = set()
 
     @property
     def name(self) -> str:
@@ -125,14 +127,13 @@ class Study:
         return sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
 
     def remaining(self, trials: int) -> int:
-        """How many trials are still to be asked for: up to `trials` in all, or to a grid's last point."""
-        counts = self.counts()
-        drawn = sum(
-            _INTERRUPTED not in trial.user_attrs and samplers.BASELINE not in trial.user_attrs
-            for trial in self._trials()
-        )
-        points = samplers.points(self._sampler, self._space.searched) - drawn
-        left = trials - counts.total - self._running()
+        """How many trials are still to be asked for: up to `trials` in all, or to a grid's last point.
+
+        Of the trials that the record calls running, only this process's own count: the others may have
+        been left behind by a process that was killed.
+        """
+        left = trials - self.counts().total - len(self._running)
+        points = samplers.points(self._sampler, self._space.searched) - len(self._taken())
         return max(0, int(min(left, points + (1 if self._wants_baseline() else 0))))
 
     def ask(self) -> Candidate:
@@ -140,9 +141,12 @@ class Study:
         if self._wants_baseline():
             return self._ask_baseline()
         number = len(self._trials())
-        self._study.sampler = samplers.make_sampler(self._sampler, self._space.searched, self._seed, number)
+        self._study.sampler = samplers.make_sampler(
+            self._sampler, self._space.searched, self._seed, number, self._taken()
+        )
         trial = self._study.ask(dict(self._space.searched))
         self._asked[trial.number] = trial
+        self._running.add(trial.number)
         settings, seed = self._space.complete(trial.params), self._trial_seed(trial.number)
         trial.set_user_attr(_SETTINGS, json.dumps(settings))
         trial.set_user_attr(_SEED, seed)
@@ -169,8 +173,9 @@ class Study:
         """Notes the end of a trial that completed or failed."""
         if outcome.failure:
             self._end(outcome.number, TrialState.FAIL, outcome.failure)
-        else:
-            self._study.tell(outcome.number, outcome.value)
+            return
+        self._study.tell(outcome.number, outcome.value)
+        self._running.discard(outcome.number)
 
     def prune(self, number: int, reason: str) -> None:
         """Notes that a trial was given up; its value is the last one reported."""
@@ -184,28 +189,40 @@ class Study:
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
         self._study.tell(number, state=state)
+        self._running.discard(number)
 
     def _ask_baseline(self) -> Candidate:
         # A RUNNING trial keeps the number while it trains; it has no distributions, as its settings may
         # lie outside of every range.
         settings = self._space.published(self._space.baseline or {})
-        number = len(self._trials())
+        attributes = {samplers.BASELINE: True, _SETTINGS: json.dumps(settings)}
+        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        trial_id = self._storage.create_new_trial(self._study_id, template)
+        number = self._storage.get_trial_number_from_id(trial_id)
         seed = self._trial_seed(number)
-        attributes = {samplers.BASELINE: True, _SETTINGS: json.dumps(settings), _SEED: seed}
-        self._study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+        self._storage.set_trial_user_attr(trial_id, _SEED, seed)
+        self._running.add(number)
         return Candidate(number, seed, settings)
 
     def _wants_baseline(self) -> bool:
         return self._space.baseline is not None and not any(
-            samplers.BASELINE in trial.user_attrs and _INTERRUPTED not in trial.user_attrs
-            for trial in self._trials()
+            samplers.BASELINE in trial.user_attrs for trial in self._counted()
         )
+
+    def _taken(self) -> list[dict[str, Any]]:
+        """The drawn parameters of every trial that counts or is under way here."""
+        return [dict(trial.params) for trial in self._counted() if samplers.BASELINE not in trial.user_attrs]
+
+    def _counted(self) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in self._trials()
+            if trial.number in self._running
+            or (trial.state.is_finished() and _INTERRUPTED not in trial.user_attrs)
+        ]
 
     def _trial_seed(self, number: int) -> int:
         return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-
-    def _running(self) -> int:
-        return sum(trial.state == TrialState.RUNNING for trial in self._trials())
 
     def _trials(self) -> Sequence[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

@@ -55,7 +55,7 @@ def open_study(
         storage=storage,
         load_if_exists=True,
         direction=space.objective.direction,
-        pruner=samplers.make_pruner(pruner, space.budget.epochs),
+        pruner=samplers.make_pruner(pruner, space.budget.epochs, origin.folds),
         # Replaced at each question, see `samplers.make_sampler`.
         sampler=RandomSampler(),
     )
@@ -67,7 +67,11 @@ def open_study(
         **space.identity(),
     }
     known: Any = study.user_attrs.get(_IDENTITY)
-    if known is None:
+    trials = study.get_trials(deepcopy=False)
+    if known is None and trials:
+        raise UserError(f"study {name}: was not made by this program; give another name by study=")
+    if not trials:
+        # Nothing was trained with what it was started with, so that may still change.
         study.set_user_attr(_IDENTITY, identity)
         study.set_user_attr(_ORIGIN, asdict(origin))
     elif known != identity:

@@ -1,7 +1,5 @@
 """Samplers and pruners: checks before trial 0, and that the baseline costs no sampler its power."""
 
-import warnings
-
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -71,15 +69,59 @@ def test_cmaes_draws_numbers_by_cmaes_beside_a_baseline() -> None:
     assert any(key.startswith("cma:") for key in study.trials[-1].system_attrs)
 
 
-def test_grid_draws_every_point_once() -> None:
-    study = _study_with_baseline()
+def test_grid_draws_every_point_once_and_an_untaken_one_again() -> None:
+    study = optuna.create_study(study_name="s")
     points = int(samplers.points("grid", GRID))
     assert points == 3 * 2 * 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(points):
-            study.tell(_ask(study, "grid", GRID), 1.0)
-    assert len({tuple(sorted(trial.params.items())) for trial in study.trials[1:]}) == points
+    taken: list[dict] = []
+    for number in range(points + 1):
+        study.sampler = samplers.make_sampler("grid", GRID, 0, number, taken)
+        trial = study.ask(GRID)
+        study.tell(trial, 1.0)
+        # The fourth is interrupted: it counts for nothing.
+        if number != 3:
+            taken.append(trial.params)
+    assert len({tuple(sorted(params.items())) for params in taken}) == points
+    assert study.trials[4].params == study.trials[3].params
+
+
+@pytest.mark.parametrize("pruner", ["none", "median", "hyperband"])
+@pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "grid"])
+def test_every_sampler_goes_with_every_pruner_beside_a_baseline(name: str, pruner: str) -> None:
+    study = _study_with_baseline("maximize")
+    study.pruner = samplers.make_pruner(pruner, epochs=9, folds=1)
+    searched = {**GRID, "l2": CategoricalDistribution([0.0, 0.1])}
+    taken: list[dict] = []
+    for number in range(1, 16):
+        study.sampler = samplers.make_sampler(name, searched, 0, number, taken)
+        trial = study.ask(searched)
+        taken.append(trial.params)
+        for epoch in range(9):
+            trial.report(trial.params["dropout"], epoch)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, trial.params["dropout"])
+    states = {trial.state for trial in study.trials}
+    assert states == ({TrialState.COMPLETE} if pruner == "none" else {TrialState.COMPLETE, TrialState.PRUNED})
+
+
+@pytest.mark.parametrize(("folds", "after"), [(3, 2), (4, 3), (5, 4), (10, 4)])
+def test_wilcoxon_gives_a_trial_up_that_is_worse_in_every_fold_before_the_last(
+    folds: int, after: int
+) -> None:
+    study = optuna.create_study(
+        study_name="s", direction="maximize", pruner=samplers.make_pruner("wilcoxon", 9, folds)
+    )
+    values = {fold: 0.9 + fold / 100 for fold in range(folds)}
+    study.add_trial(create_trial(value=0.9, intermediate_values=values))
+    trial = study.ask()
+    pruned = []
+    for fold in range(folds):
+        trial.report(0.5 + fold / 100, fold)
+        pruned.append(trial.should_prune())
+    assert pruned.index(True) == after - 1 < folds - 1
 
 
 def test_a_trial_depends_on_seed_and_number_alone() -> None:
@@ -114,7 +156,8 @@ def test_a_running_baseline_is_no_hindrance() -> None:
     [
         ("grid", "none", 1, SEARCHED, "sampler=grid: needs choices or a step .* learning_rate, dropout"),
         ("cmaes", "none", 1, {"batch_size": SEARCHED["batch_size"]}, "sampler=cmaes: needs two"),
-        ("tpe", "wilcoxon", 1, SEARCHED, "pruner=wilcoxon: .* give folds=2 or more"),
+        ("tpe", "wilcoxon", 1, SEARCHED, "pruner=wilcoxon: .* give folds=3 or more"),
+        ("tpe", "wilcoxon", 2, SEARCHED, "pruner=wilcoxon: .* give folds=3 or more"),
         ("tpe", "median", 3, SEARCHED, "pruner=median: .* folds=3 .* use pruner=wilcoxon"),
         ("tpe", "hyperband", 2, SEARCHED, "pruner=hyperband: .* folds=2"),
     ],
@@ -164,4 +207,4 @@ def test_tpe_says_how_it_is_set() -> None:
     ],
 )
 def test_pruners_by_name(name: str, kind: type) -> None:
-    assert isinstance(samplers.make_pruner(name, epochs=50), kind)
+    assert isinstance(samplers.make_pruner(name, epochs=50, folds=5), kind)

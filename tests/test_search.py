@@ -102,7 +102,7 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
     assert space == (Path(iris.__file__).parent.parent.parent / "search_spaces/iris.toml").read_text()
     names = sorted(model.name for model in MlflowClient().search_logged_models([parent.info.experiment_id]))
     assert names == ["champion", "ensemble"]
-    assert not list((workplace / "studies" / "iris").glob("training-*")), "no model is left behind"
+    assert [file.name for file in (workplace / "studies" / "iris").iterdir()] == ["journal.log"]
 
 
 def test_models_load_and_predict_what_was_scored(workplace: Path) -> None:
@@ -218,8 +218,70 @@ def test_pruned_trials_are_killed_runs_with_a_reason(workplace: Path) -> None:
     assert parent.data.metrics["trials_completed"] + len(killed) == 9
 
 
+def test_hyperband_runs_through(workplace: Path) -> None:
+    result = tiny(trials=5, epochs=4, pruner="hyperband")
+    metrics = MlflowClient().get_run(result.run_id).data.metrics
+    assert metrics["trials_completed"] + metrics["trials_pruned"] == 5
+
+
+def test_a_trial_that_a_killed_process_left_does_not_end_the_study_early(workplace: Path) -> None:
+    from pipeline import storage
+
+    first = tiny()
+    # What kill -9 leaves: a trial that says it is running.
+    import optuna
+
+    study = optuna.load_study(study_name="iris", storage=storage.connect("", "iris"))
+    study.ask()
+    again = tiny(trials=4)
+    assert MlflowClient().get_run(first.run_id).data.metrics["trials_completed"] == 4
+    assert again.run_id == first.run_id
+
+
+def test_a_study_whose_mlflow_run_was_deleted_says_how_to_bring_it_back(workplace: Path) -> None:
+    first = tiny()
+    MlflowClient().delete_run(first.run_id)
+    with pytest.raises(UserError, match=rf"mlflow runs restore --run-id {first.run_id}"):
+        tiny(trials=3)
+    MlflowClient().restore_run(first.run_id)
+    assert tiny(trials=3).run_id == first.run_id
+
+
+def test_a_study_of_another_store_is_not_begun_anew_in_silence(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace / 'other.db'}")
+    with pytest.raises(UserError, match=r"is not in sqlite:///.*other\.db .*set MLFLOW_TRACKING_URI"):
+        tiny(trials=3)
+
+
+def test_a_trial_without_its_model_is_said_and_left_out(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = tiny(trials=3)
+    for run in runs()[first.run_id]:
+        if run.data.tags["pipeline.trial"] in ("0", str(first.champion.number)):
+            MlflowClient().delete_run(run.info.run_id)
+    again = tiny(trials=4)
+    assert again.champion.number not in (0, first.champion.number)
+    assert "trial 0 (baseline)" in caplog.text
+
+
+def test_a_study_of_somebody_else_is_left_alone(workplace: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{workplace / 'theirs.db'}"
+    theirs = optuna.create_study(study_name="theirs", storage=url)
+    theirs.tell(theirs.ask(), 1.0)
+    with pytest.raises(UserError, match="study theirs: was not made by this program"):
+        tiny(study="theirs", storage=url)
+    assert theirs.user_attrs == {}
+    theirs._storage._backend.engine.dispose()
+
+
 def test_folds_are_scored_by_their_mean_and_members_trained_on_all_rows(workplace: Path) -> None:
-    result = tiny(trials=3, folds=2, pruner="wilcoxon")
+    result = tiny(trials=3, folds=3, epochs=1, pruner="wilcoxon")
     children = runs()[result.run_id]
     trials = [run for run in children if "pipeline.trial" in run.data.tags]
     members = {run.data.tags["pipeline.member"] for run in children if "pipeline.member" in run.data.tags}
@@ -302,6 +364,7 @@ def test_a_live_line_on_a_terminal(workplace: Path, monkeypatch: pytest.MonkeyPa
             ["--storage=postgresql://me@127.0.0.1:1/db"],
             "storage postgresql://me@127.0.0.1:1/db: does not answer",
         ),
+        (["--storage=sqlite://"], "storage sqlite://: names no file"),
         (["--storage=nonsense"], "storage nonsense: must be a database URL"),
     ],
 )

@@ -214,7 +214,8 @@ def test_the_median_pruner_gives_up_a_poor_trial_but_never_the_baseline(
 def test_a_study_refuses_what_it_was_not_started_with(
     journal: BaseStorage, space: Space, changed: dict, said: list[str]
 ) -> None:
-    opened(journal, space)
+    study = opened(journal, space)
+    study.tell(complete(study.ask().number, 0.5))
     text = TEXT.replace(changed.get("old", ""), changed.get("new", "")) if "old" in changed else TEXT
     other = spaces.parse(text, Path("blobs.toml"), PARAMETERS, CLASSIFICATION)
     with pytest.raises(UserError) as error:
@@ -224,6 +225,12 @@ def test_a_study_refuses_what_it_was_not_started_with(
     assert len(lines) == 1 + len(said)
     for line, start in zip(lines[1:], said, strict=True):
         assert line.startswith(start)
+
+
+def test_a_study_without_trials_may_still_change(journal: BaseStorage, space: Space) -> None:
+    opened(journal, space)
+    opened(journal, space, replace(ORIGIN, folds=3), data="d2")
+    assert origin_of("blobs", journal).folds == 3
 
 
 def test_what_a_study_was_started_with_can_be_asked(journal: BaseStorage, space: Space) -> None:

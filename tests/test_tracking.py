@@ -90,14 +90,6 @@ def test_a_resumed_study_goes_on_in_its_parent_and_the_new_run_becomes_a_child(
         assert run.data.tags["pipeline.reason"] == "because"
 
 
-def test_a_parent_that_was_deleted_is_made_anew(client: MlflowClient) -> None:
-    first = open_parent(client, "s", "iris", "")
-    client.delete_run(first.run_id)
-    again = open_parent(client, "s", "iris", first.run_id)
-    assert again.run_id != first.run_id
-    assert not again.resumed
-
-
 def test_a_deleted_experiment_is_said(client: MlflowClient) -> None:
     first = open_parent(client, "s", "iris", "")
     client.delete_experiment(first.experiment_id)
@@ -201,7 +193,7 @@ def test_finished_children_are_counted_by_their_tag(parent: Parent) -> None:
 
 
 def test_a_file_that_is_gone_is_an_error_of_the_run(parent: Parent, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="trial 4: MLflow has no run of it"):
+    with pytest.raises(RunError, match="trial 4: MLflow has no finished run of it"):
         trials.fetch(parent, TRIAL, 4, "model.keras", tmp_path)
     with closing(Recorder(parent, folds=1)) as recorder:
         recorder.start(4, "t", {}, {TRIAL: "4"})

@@ -123,7 +123,7 @@ def _arrays(name: str, file: str, from_mirror: Callable[[Path], Arrays]) -> tupl
 def _mirrored(place: Path, from_mirror: Callable[[Path], Arrays]) -> Arrays:
     try:
         return from_mirror(place)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{error.filename}: there is no such file, and PIPELINE_DATA names its folder as the mirror of"
             " the Keras sets; put the file there, or unset PIPELINE_DATA to download it"

@@ -1,25 +1,49 @@
 """The tracking store: MLflow's own choice of it, checked before the first trial."""
 
 import contextlib
+import functools
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
-
-Client: TypeAlias = MlflowClient
-"""What runs are written and read by."""
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
+
+
+class Client:
+    """MLflow's client by its own methods, whose failures are RunErrors of one line.
+
+    Stores fail in families of their own: HTTP, databases, files.
+    """
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return self._guarded(found) if callable(found) else found
+
+    @staticmethod
+    def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except Exception as error:
+                raise RunError(f"MLflow: {first_line(error)}") from error
+
+        return guarded
 
 
 def connect() -> Client:
@@ -30,13 +54,14 @@ def connect() -> Client:
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # A fresh SQLite store tells every step of its making.
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # And a failing one shows its traceback, of which the message is shown anyway.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     uri = mlflow.get_tracking_uri()
     try:
         _knock(uri)
         with _impatient():
-            client: Client = MlflowClient(uri)
+            client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except MlflowException as error:
         raise UserError(
@@ -45,15 +70,25 @@ def connect() -> Client:
     except Exception as error:
         # Database drivers and HTTP clients raise families of their own.
         raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {first_line(error)}") from None
-    return client
+    return Client(client)
 
 
 def _knock(uri: str) -> None:
-    """Raises OSError if nothing listens at the URI's host: MLflow itself tries a database ten times."""
+    """Raises OSError if the store cannot be reached: MLflow itself tries a database ten times."""
     parts = urlsplit(uri)
+    if parts.scheme.startswith("sqlite"):
+        return _try_file(Path(parts.path.removeprefix("/")))
     port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
     if parts.hostname and port:
         socket.create_connection((parts.hostname, port), timeout=_KNOCK_SECONDS).close()
+    return None
+
+
+def _try_file(file: Path) -> None:
+    """Raises OSError if the database cannot be written: MLflow tries that ten times, too."""
+    place = file if file.exists() else file.parent
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,12 @@ from typing import Any
 import keras
 import mlflow.keras
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from pipeline.errors import RunError
+from pipeline.secrets import first_line
 from pipeline.tracking.parent import Parent
 from pipeline.values import Array
 
@@ -35,7 +38,7 @@ def log(parent: Parent, name: str, model: keras.Model, example: Array, answer: A
     logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)
     # Made here, as MLflow would put a model logged from outside of an active run into another experiment.
     logged = parent.client.create_logged_model(parent.experiment_id, name, source_run_id=parent.run_id)
-    info = Model.log(
+    info = _log(
         artifact_path=None,
         name=name,
         model_id=logged.model_id,
@@ -48,6 +51,13 @@ def log(parent: Parent, name: str, model: keras.Model, example: Array, answer: A
         pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
     )
     return str(info.model_uri)
+
+
+def _log(**arguments: Any) -> Any:
+    try:
+        return Model.log(**arguments)
+    except (OSError, MlflowException) as error:
+        raise RunError(f"the model cannot be logged: {first_line(error)}") from error
 
 
 class _KerasFlavor:

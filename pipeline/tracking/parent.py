@@ -5,9 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
@@ -18,7 +16,9 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.time import get_current_time_millis
 
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
+from pipeline.secrets import redacted
+from pipeline.tracking.connection import Client
 from pipeline.values import Data
 
 STUDY, TASK, ENGINE, REASON, RESUMES = (
@@ -40,7 +40,7 @@ class Parent:
     now a child of the parent, or empty.
     """
 
-    def __init__(self, client: MlflowClient, run: Run, *, resumed: bool, resuming: str) -> None:
+    def __init__(self, client: Client, run: Run, *, resumed: bool, resuming: str) -> None:
         self.client = client
         self.run_id = str(run.info.run_id)
         self.experiment_id = str(run.info.experiment_id)
@@ -88,7 +88,7 @@ class Parent:
             self.client.set_terminated(run_id, status)
 
 
-def open_parent(client: MlflowClient, study: str, task: str, known: str) -> Parent:
+def open_parent(client: Client, study: str, task: str, known: str) -> Parent:
     """The parent run of the study.
 
     Args:
@@ -98,38 +98,52 @@ def open_parent(client: MlflowClient, study: str, task: str, known: str) -> Pare
         known: the parent run that the study's record names, or empty.
 
     Raises:
-        UserError: the store refuses; for instance, the experiment was deleted.
+        UserError: the study's run or the experiment is gone, or the store refuses.
     """
     # Taken once: a second search in this process must not adopt the same run.
     own = os.environ.pop("MLFLOW_RUN_ID", "")
     try:
-        parent = _alive(client, known)
-        if parent is None:
-            run = client.get_run(own) if own else client.create_run(_experiment(client, task), run_name=study)
-            client.set_tag(run.info.run_id, MLFLOW_RUN_NAME, study)
-            client.update_run(run.info.run_id, status="RUNNING")
-            return Parent(client, run, resumed=False, resuming="")
-        if own and own != known:
-            client.set_tag(own, MLFLOW_PARENT_RUN_ID, known)
-            client.set_tag(own, RESUMES, study)
-            client.set_tag(own, MLFLOW_RUN_NAME, f"{study} (resumed)")
-        client.update_run(known, status="RUNNING")
-        return Parent(client, parent, resumed=True, resuming=own if own != known else "")
-    except MlflowException as error:
-        raise UserError(f"MLflow refuses the study's run: {error.message}") from None
+        return _resume(client, study, known, own) if known else _begin(client, study, task, own)
+    except RunError as error:
+        raise UserError(f"the study's run cannot be opened: {error}") from None
 
 
-def _alive(client: MlflowClient, run_id: str) -> Run | None:
-    if not run_id:
-        return None
+def _begin(client: Client, study: str, task: str, own: str) -> Parent:
+    run = client.get_run(own) if own else client.create_run(_experiment(client, task), run_name=study)
+    client.set_tag(run.info.run_id, MLFLOW_RUN_NAME, study)
+    client.update_run(run.info.run_id, status="RUNNING")
+    return Parent(client, run, resumed=False, resuming="")
+
+
+def _resume(client: Client, study: str, known: str, own: str) -> Parent:
+    run = _kept(client, study, known)
+    if own and own != known:
+        client.set_tag(own, MLFLOW_PARENT_RUN_ID, known)
+        client.set_tag(own, RESUMES, study)
+        client.set_tag(own, MLFLOW_RUN_NAME, f"{study} (resumed)")
+    client.update_run(known, status="RUNNING")
+    return Parent(client, run, resumed=True, resuming=own if own != known else "")
+
+
+def _kept(client: Client, study: str, run_id: str) -> Run:
+    """The study's run; its trials' models lie under it, so there is no going on without it."""
+    place = f"study {study}: its MLflow run {run_id}"
+    advice = "or begin anew with another name by study="
     try:
-        run = client.get_run(run_id)
-    except MlflowException:
-        return None
-    return run if run.info.lifecycle_stage == "active" else None
+        run: Run = client.get_run(run_id)
+    except RunError as error:
+        raise UserError(
+            f"{place} is not in {redacted(str(client.tracking_uri))} ({error}); set MLFLOW_TRACKING_URI to"
+            f" the store that has it, {advice}"
+        ) from None
+    if run.info.lifecycle_stage != "active":
+        raise UserError(
+            f"{place} was deleted; bring it back with `mlflow runs restore --run-id {run_id}`, {advice}"
+        )
+    return run
 
 
-def _experiment(client: MlflowClient, task: str) -> str:
+def _experiment(client: Client, task: str) -> str:
     chosen = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if chosen:
         return chosen

@@ -22,8 +22,7 @@ def fetch(parent: Parent, tag: str, number: int, name: str, folder: Path) -> Pat
     target.mkdir(exist_ok=True)
     try:
         return Path(parent.client.download_artifacts(run_id, name, str(target)))
-    except Exception as error:
-        # Every kind of artifact store raises errors of its own.
+    except RunError as error:
         raise RunError(f"trial {number}: its {name} cannot be read from MLflow: {error}") from error
 
 
@@ -53,9 +52,11 @@ def finished(parent: Parent, tag: str) -> set[int]:
 def _child(parent: Parent, tag: str, number: int) -> Run:
     runs = parent.client.search_runs(
         [parent.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{number}'",
+        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{number}'"
+        " and attributes.status = 'FINISHED'",
         max_results=1,
     )
     if not runs:
-        raise RunError(f"trial {number}: MLflow has no run of it under the parent {parent.run_id}")
-    return runs[0]
+        raise RunError(f"trial {number}: MLflow has no finished run of it under the parent {parent.run_id}")
+    found: Run = runs[0]
+    return found
