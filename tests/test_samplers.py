@@ -69,6 +69,18 @@ def test_cmaes_draws_numbers_by_cmaes_beside_a_baseline() -> None:
     assert any(key.startswith("cma:") for key in study.trials[-1].system_attrs)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's and Optuna's own, of parts that may change
+def test_gp_models_what_it_draws_beside_a_baseline() -> None:
+    pytest.importorskip("torch", reason="the extra gp is not installed")
+    study = _study_with_baseline("maximize")
+    for _ in range(16):
+        trial = _ask(study, "gp", SEARCHED)
+        study.tell(trial, trial.params["dropout"])
+    # Random draws rarely come near the upper end; a model of 10 of them goes there at once.
+    assert max(trial.value for trial in study.trials[11:]) > 0.49
+
+
 def test_grid_draws_every_point_once_and_an_untaken_one_again() -> None:
     study = optuna.create_study(study_name="s")
     points = int(samplers.points("grid", GRID))

@@ -59,7 +59,8 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
     assert (tags["pipeline.study"], tags["pipeline.task"], tags["pipeline.engine"]) == ("iris", "iris", "fit")
     assert "multivariate, constant liar" in tags["pipeline.sampler"]
     assert tags["version.keras"] == keras.__version__
-    assert len(tags["mlflow.source.git.commit"]) == 40
+    in_git = (Path(iris.__file__).parent.parent.parent / ".git").exists()
+    assert len(tags.get("mlflow.source.git.commit", "")) == (40 if in_git else 0)
     metrics = parent.data.metrics
     assert (metrics["trials_completed"], metrics["trials_pruned"], metrics["trials_failed"]) == (3, 0, 0)
     assert metrics["trials_per_hour"] > 0

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -39,12 +40,10 @@ def wait_for(url: str, process: subprocess.Popen, seconds: float = 60.0) -> None
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy of what a user has: the tracked files."""
+    """A copy of what a user has."""
     folder = tmp_path / "regatta"
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in tracked.stdout.splitlines():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
+    left_behind = shutil.ignore_patterns(".*", "*.db", "mlruns", "studies", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=left_behind)
     return folder
 
 
@@ -96,6 +95,51 @@ def test_values_reach_the_program_as_they_are_and_execute_nothing(project: Path)
     assert f"but is {hostile!r}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "whole_group", "code"),
+    [
+        (["-m", "pipeline", "search"], signal.SIGTERM, False, 143),
+        (["-m", "pipeline", "search"], signal.SIGINT, False, 130),
+        # A terminal's Ctrl-C reaches both; mlflow then also terminates the program.
+        (["-m", "mlflow", "run", ".", "-e", "search", "--env-manager", "local"], signal.SIGINT, True, 1),
+    ],
+    ids=["terminated", "interrupted", "interrupted-under-mlflow-run"],
+)
+def test_a_stopped_search_leaves_nothing_running(
+    project: Path, command: list[str], kind: signal.Signals, whole_group: bool, code: int
+) -> None:
+    programs = Path(sys.executable).parent
+    plain = "pipeline" in command
+    parameters = ["--study=stopped", "--trials=3"] if plain else ["-P", "study=stopped", "-P", "trials=3"]
+    process = subprocess.Popen(
+        [sys.executable, *command, *parameters],
+        cwd=project,
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if line.startswith("trial 0 completed"):
+            break
+    time.sleep(1)
+    (os.killpg if whole_group else os.kill)(process.pid, kind)
+    shown = process.communicate(timeout=120)[0]
+    assert process.returncode == code
+    assert "pipeline: interrupted; the same command goes on with the study" in shown
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(experiments)
+    assert sorted(run.info.status for run in runs if "pipeline.trial" in run.data.tags) in (
+        ["FINISHED", "KILLED"],
+        ["FINISHED"],
+    )
+    (parent,) = [run for run in runs if "pipeline.study" in run.data.tags]
+    assert parent.info.status == ("KILLED" if plain else "FAILED")
+    assert parent.data.tags["pipeline.reason"] == "interrupted"
 
 
 @pytest.fixture
