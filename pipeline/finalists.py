@@ -6,10 +6,10 @@ rows for early stopping; each is a child run tagged as a member, never as a tria
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 
-from pipeline.engines.engine import Engine
+from pipeline.engines.engine import Engine, Event
+from pipeline.loop import drive
 from pipeline.study import Finished
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, SEED, Recorder
 from pipeline.values import Candidate, Outcome, Progress
@@ -22,31 +22,25 @@ def train(
 ) -> None:
     """Trains each finalist and records it, the best first, until `deadline`, on `time.monotonic()`."""
     waiting = list(finalists)
-    running: set[int] = set()
-    reason = "the search failed"
-    try:
-        while time.monotonic() < deadline:
-            while waiting and engine.free():
-                finalist = waiting.pop(0)
-                _begin(finalist, recorder)
-                running.add(finalist.number)
-                engine.add(Candidate(finalist.number, finalist.seed, finalist.settings))
-            if not running:
-                return
-            for event in engine.step():
-                if isinstance(event, Progress):
-                    recorder.epoch(event)
-                elif isinstance(event, Outcome):
-                    _end(event, recorder)
-                    running.discard(event.number)
-        reason = "the time is over"
-    except KeyboardInterrupt:
-        reason = "interrupted"
-        raise
-    finally:
-        for number in running:
-            engine.drop(number)
-            recorder.end(number, KILLED, reason=reason)
+
+    def ask() -> Candidate | None:
+        if not waiting:
+            return None
+        finalist = waiting.pop(0)
+        _begin(finalist, recorder)
+        return Candidate(finalist.number, finalist.seed, finalist.settings)
+
+    def handle(event: Event) -> bool:
+        if isinstance(event, Progress):
+            recorder.epoch(event)
+        elif isinstance(event, Outcome):
+            _end(event, recorder)
+        return isinstance(event, Outcome)
+
+    def interrupt(number: int, reason: str) -> None:
+        recorder.end(number, KILLED, reason=reason)
+
+    drive(engine, ask, handle, interrupt, deadline)
 
 
 def _begin(finalist: Finished, recorder: Recorder) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.engines.engine import Engine, Event
@@ -29,21 +30,49 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
 
     However it ends, trials under way are closed: an exception or the deadline leaves none running.
     """
-    study, engine, recorder = rooms.study, rooms.engine, rooms.recorder
-    running: dict[int, Candidate] = {}
+
+    def ask() -> Candidate | None:
+        if not rooms.study.remaining(trials):
+            return None
+        candidate = rooms.study.ask()
+        _begin(rooms.study, rooms.recorder, candidate)
+        return candidate
+
+    def interrupt(number: int, reason: str) -> None:
+        rooms.study.interrupt(number, reason)
+        rooms.recorder.end(number, KILLED, reason=reason)
+
+    drive(rooms.engine, ask, lambda event: _handle(event, rooms), interrupt, deadline)
+
+
+def drive(
+    engine: Engine,
+    ask: Callable[[], Candidate | None],
+    handle: Callable[[Event], bool],
+    interrupt: Callable[[int, str], None],
+    deadline: float,
+) -> None:
+    """Keeps an engine busy until there is nothing more to train.
+
+    Args:
+        engine: trains.
+        ask: the next candidate, or None if there is none now.
+        handle: takes an event; whether its trial is over.
+        interrupt: takes the number of a trial that is ended from outside, and the reason.
+        deadline: a point of `time.monotonic()` after which nothing goes on.
+    """
+    running: set[int] = set()
     reason = "the search failed"
     try:
         while time.monotonic() < deadline:
-            while engine.free() and study.remaining(trials):
-                candidate = study.ask()
-                running[candidate.number] = candidate
-                _begin(study, recorder, candidate)
+            while engine.free() and (candidate := ask()):
+                running.add(candidate.number)
                 engine.add(candidate)
             if not running:
                 return
             for event in engine.step():
-                if event.number in running and _handle(event, rooms):
-                    del running[event.number]
+                if event.number in running and handle(event):
+                    running.discard(event.number)
         reason = "the time is over"
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -51,8 +80,7 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
     finally:
         for number in running:
             engine.drop(number)
-            study.interrupt(number, reason)
-            recorder.end(number, KILLED, reason=reason)
+            interrupt(number, reason)
 
 
 def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:
