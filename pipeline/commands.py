@@ -46,17 +46,22 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         _train_trials(job, deadline)
         if len(job.folds) > 1:
             _train_finalists(job, deadline)
-        return _close(job, "greedy") if _has_model(job) else None
+        numbers = _numbers(job)
+        if not numbers:
+            _say_no_model(job)
+            return None
+        return _close(job, "greedy", numbers)
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
     """Makes the ensemble of a study again, by another method or of another size."""
     with open_existing(asked) as job, _ending(job.parent):
-        if not _numbers(job):
+        numbers = _numbers(job)
+        if not numbers:
             raise RunError(
                 f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
             )
-        return _close(job, asked["method"])
+        return _close(job, asked["method"], numbers)
 
 
 def _train_trials(job: Job, deadline: float) -> None:
@@ -102,14 +107,11 @@ def _train_finalists(job: Job, deadline: float) -> None:
         train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
 
 
-def _has_model(job: Job) -> bool:
-    """Whether there is a model to choose; if not, it is said, or raised where trials failed."""
-    if _numbers(job):
-        return True
+def _say_no_model(job: Job) -> None:
+    """Says that there is nothing to choose from; an error where trials failed."""
     if reasons := job.study.reasons():
         raise RunError("no trial completed: " + "; ".join(reasons[:3]))
     print("no trial has a model yet; the same command goes on", flush=True)
-    return False
 
 
 def _numbers(job: Job) -> frozenset[int]:
@@ -123,10 +125,8 @@ def _tag(job: Job) -> str:
     return MEMBER if len(job.folds) > 1 else TRIAL
 
 
-def _close(job: Job, method: str) -> Result:
-    closing = Closing(
-        job.study, job.task, job.data, job.space.objective, job.parent, _tag(job), _numbers(job)
-    )
+def _close(job: Job, method: str, numbers: frozenset[int]) -> Result:
+    closing = Closing(job.study, job.task, job.data, job.space.objective, job.parent, _tag(job), numbers)
     result = closing.close(method, job.asked["members"], job.asked["seed"])
     job.study.close()
     settings = ", ".join(f"{name}={_short(value)}" for name, value in result.champion.settings.items())

@@ -26,6 +26,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import UserError
+from pipeline.seeds import derived
 
 BASELINE = "baseline"
 """The user attribute that marks a study's baseline trial, which no sampler has drawn."""
@@ -64,7 +65,7 @@ def described(sampler: str, searched: Mapping[str, BaseDistribution]) -> str:
         "tpe": f"tpe (multivariate, constant liar, {_STARTUP_TRIALS} random trials first)",
         "cmaes": "cmaes"
         + (f" ({', '.join(at_random)} at random: choices are no numbers)" if at_random else ""),
-        "grid": f"grid ({math.prod(map(len, _grid(searched).values())) if sampler == 'grid' else 0} points)",
+        "grid": f"grid (points: {points(sampler, searched)})",
         "gp": f"gp ({_STARTUP_TRIALS} random trials first)",
     }.get(sampler, sampler)
 
@@ -84,8 +85,7 @@ def make_sampler(
     """The sampler that draws trial `number`; taken: what a grid needs not draw again."""
     if name == "grid":
         return _Grid(searched, seed, taken)
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return BlindToBaseline(_sampler(name, own))
+    return BlindToBaseline(_sampler(name, derived(seed, number)))
 
 
 def make_pruner(name: str, epochs: int, folds: int) -> BasePruner:

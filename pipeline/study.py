@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import samplers
+from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Settings
 
@@ -91,8 +91,7 @@ class Study:
         self._study.set_user_attr(_CLOSED, self.counts().total)
 
     def counts(self) -> Counts:
-        counted = [trial for trial in self._trials() if _INTERRUPTED not in trial.user_attrs]
-        states = [trial.state for trial in counted]
+        states = [trial.state for trial in self._counted()]
         return Counts(
             states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
         )
@@ -121,8 +120,8 @@ class Study:
         """Why trials failed, each reason once, the commonest first."""
         reasons = [
             str(trial.user_attrs.get(_REASON, "unknown"))
-            for trial in self._trials()
-            if trial.state == TrialState.FAIL and _INTERRUPTED not in trial.user_attrs
+            for trial in self._counted()
+            if trial.state == TrialState.FAIL
         ]
         return sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
 
@@ -147,7 +146,7 @@ class Study:
         trial = self._study.ask(dict(self._space.searched))
         self._asked[trial.number] = trial
         self._running.add(trial.number)
-        settings, seed = self._space.complete(trial.params), self._trial_seed(trial.number)
+        settings, seed = self._space.complete(trial.params), derived(self._seed, trial.number)
         trial.set_user_attr(_SETTINGS, json.dumps(settings))
         trial.set_user_attr(_SEED, seed)
         return Candidate(trial.number, seed, settings)
@@ -199,7 +198,7 @@ class Study:
         template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         trial_id = self._storage.create_new_trial(self._study_id, template)
         number = self._storage.get_trial_number_from_id(trial_id)
-        seed = self._trial_seed(number)
+        seed = derived(self._seed, number)
         self._storage.set_trial_user_attr(trial_id, _SEED, seed)
         self._running.add(number)
         return Candidate(number, seed, settings)
@@ -214,15 +213,13 @@ class Study:
         return [dict(trial.params) for trial in self._counted() if samplers.BASELINE not in trial.user_attrs]
 
     def _counted(self) -> list[FrozenTrial]:
+        """The trials that ended of themselves, and those under way in this process."""
         return [
             trial
             for trial in self._trials()
             if trial.number in self._running
             or (trial.state.is_finished() and _INTERRUPTED not in trial.user_attrs)
         ]
-
-    def _trial_seed(self, number: int) -> int:
-        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
 
     def _trials(self) -> Sequence[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

@@ -91,14 +91,6 @@ class Metric:
     name: str
     direction: Direction
 
-    def better(self, value: float, than: float) -> bool:
-        """Whether `value` is strictly better; a value that is not finite never is."""
-        if not np.isfinite(value):
-            return False
-        if not np.isfinite(than):
-            return True
-        return value > than if self.direction == "maximize" else value < than
-
 
 @dataclass(frozen=True)
 class Objective:

@@ -137,15 +137,3 @@ class TestClassProbabilities:
     def test_they_are_float64(self):
         assert metrics.class_probabilities(np.zeros((2, 1), np.float32)).dtype == np.float64
         assert metrics.class_probabilities(np.zeros((2, 3), np.float16)).dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("metric", "better", "worse"), [(metrics.ACCURACY, 0.9, 0.8), (metrics.LOG_LOSS, 0.1, 0.2)]
-)
-def test_better_knows_the_direction_and_that_broken_values_never_are(metric, better, worse):
-    assert metric.better(better, worse)
-    assert not metric.better(worse, better)
-    assert not metric.better(better, better)
-    assert metric.better(worse, float("nan"))
-    assert not metric.better(float("nan"), worse)
-    assert not metric.better(float("nan"), float("nan"))

@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.engines import memory
 from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event
 from pipeline.metrics import class_probabilities
+from pipeline.seeds import derived
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings
 
 # Validation rows and predictions need no gradients, so they go through in large batches.
@@ -160,9 +161,7 @@ class _Training:
         files: dict[str, Path] = {}
         for number, data in enumerate(self._folds):
             # Initial weights, dropout and row order derive from the trial's seed (and fold) alone.
-            keras.utils.set_random_seed(
-                int(np.random.SeedSequence([candidate.seed, number]).generate_state(1)[0])
-            )
+            keras.utils.set_random_seed(derived(candidate.seed, number))
             model = self._build(candidate.settings, data)
             watch = _Watch(candidate.number, number, self._objective.metric, baton)
             fold = self._fit(model, data, candidate.settings, watch)
