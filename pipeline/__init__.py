@@ -6,6 +6,8 @@ result = search(task="iris", trials=12)
 
 from typing import TYPE_CHECKING
 
+from pipeline import started as started  # first of all, as it notes the time
+
 if TYPE_CHECKING:
     from pipeline.closing import Result
 

@@ -110,7 +110,7 @@ class Closing:
         parent = self.parent
         # Before the models: MLflow copies the run's metrics to a model that it logs.
         parent.metrics(self._metrics(result))
-        example = self.data.validation.inputs[:_EXAMPLE_ROWS]
+        example = self.data.validation.one_input[:_EXAMPLE_ROWS]
         for name in ("champion", "ensemble"):
             file = folder / f"{name}.keras"
             made[name].save(file)

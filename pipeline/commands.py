@@ -4,13 +4,13 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline import loop, samplers
+from pipeline import loop, samplers, started
 from pipeline.closing import Closing, Result, as_text, table
-from pipeline.engines.fit import FitEngine
+from pipeline.engines import choice
+from pipeline.engines.choice import Order
+from pipeline.engines.engine import Engine
 from pipeline.errors import RunError, UserError
 from pipeline.finalists import train
 from pipeline.job import Job, open_existing, open_search
@@ -43,14 +43,17 @@ def search(asked: Mapping[str, Any]) -> Result | None:
             # The first things written: a store that cannot keep them is found before the first trial.
             raise UserError(str(error)) from None
         deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
-        _train_trials(job, deadline)
+        trained = _train_trials(job, deadline)
         if len(job.folds) > 1:
             _train_finalists(job, deadline)
         numbers = _numbers(job)
         if not numbers:
             _say_no_model(job)
             return None
-        return _close(job, "greedy", numbers)
+        result = _close(job, "greedy", numbers)
+        if math.isfinite(trained):
+            job.parent.metrics({"finish_seconds": time.monotonic() - trained})
+        return result
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
@@ -64,7 +67,8 @@ def ensemble(asked: Mapping[str, Any]) -> Result:
         return _close(job, asked["method"], numbers)
 
 
-def _train_trials(job: Job, deadline: float) -> None:
+def _train_trials(job: Job, deadline: float) -> float:
+    """Trains the trials that are missing; when the last epoch ended, infinite if there was none."""
     asked, study = job.asked, job.study
     counts, best = study.counts(), study.finished()[:1]
     progress = ProgressLine(
@@ -75,35 +79,40 @@ def _train_trials(job: Job, deadline: float) -> None:
     )
     progress.say(_greeting(job))
     with (
-        _engine(job, job.folds) as engine,
+        choice.opened(_order(job, job.folds)) as engine,
         contextlib.closing(Recorder(job.parent, len(job.folds))) as recorder,
     ):
         rooms = loop.Rooms(
             study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
         )
-        started = time.monotonic()
+        began = time.monotonic()
         try:
             loop.run(rooms, asked["trials"], deadline)
         except BaseException:
             # The store may be what failed; the first error counts.
             with contextlib.suppress(RunError):
-                _record_counts(job, counts.total, time.monotonic() - started)
+                _record_counts(job, engine, counts.total, time.monotonic() - began)
             raise
         finally:
             progress.close()
-        _record_counts(job, counts.total, time.monotonic() - started)
+        _record_counts(job, engine, counts.total, time.monotonic() - began)
+        times = engine.times()
     if study.remaining(asked["trials"]):
         progress.say(
             f"the time is over with {study.counts().total} of {asked['trials']} trials;"
             " the same command goes on"
         )
+    return times.last
 
 
 def _train_finalists(job: Job, deadline: float) -> None:
     finished = job.study.finished()
     wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
     there = trials.finished(job.parent, MEMBER)
-    with _engine(job, (job.data,)) as engine, contextlib.closing(Recorder(job.parent, 1)) as recorder:
+    with (
+        choice.opened(_order(job, (job.data,))) as engine,
+        contextlib.closing(Recorder(job.parent, 1)) as recorder,
+    ):
         train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
 
 
@@ -135,13 +144,20 @@ def _close(job: Job, method: str, numbers: frozenset[int]) -> Result:
     return result
 
 
-@contextlib.contextmanager
-def _engine(job: Job, folds: tuple[Data, ...]) -> Iterator[FitEngine]:
-    """The engine with a folder for the models it makes, until MLflow has them."""
-    with TemporaryDirectory(prefix="regatta-") as folder:
-        engine = FitEngine(job.task.build, folds, job.space.budget, job.space.objective, Path(folder))
-        with contextlib.closing(engine):
-            yield engine
+def _order(job: Job, folds: tuple[Data, ...]) -> Order:
+    """What the engine is to train: the trials over their folds, or final models over all rows."""
+    asked = job.asked
+    return Order(
+        asked["engine"],
+        job.task.build,
+        folds,
+        job.data.train if len(folds) > 1 else None,
+        job.space.budget,
+        job.space.objective,
+        asked["lanes"] or job.study.lanes,
+        asked["seed"],
+        asked["trials"],
+    )
 
 
 @contextlib.contextmanager
@@ -160,13 +176,15 @@ def _ending(parent: Parent) -> Iterator[None]:
     parent.end("FINISHED")
 
 
-def _record_counts(job: Job, before: int, seconds: float) -> None:
-    counts = job.study.counts()
+def _record_counts(job: Job, engine: Engine, before: int, seconds: float) -> None:
+    counts, times = job.study.counts(), engine.times()
     job.parent.metrics(
         {
             "trials_completed": counts.completed,
             "trials_pruned": counts.pruned,
             "trials_failed": counts.failed,
+            **times.metrics,
+            **({"startup_seconds": times.first - started.AT} if math.isfinite(times.first) else {}),
             **(
                 {"trials_per_hour": (counts.total - before) / seconds * 3600} if counts.total > before else {}
             ),
@@ -185,14 +203,12 @@ def _say_complete(job: Job) -> None:
 
 
 def _greeting(job: Job) -> str:
-    import keras
-
     counts, asked = job.study.counts(), job.asked
     gone_on = f", {counts.total} trials there" if counts.total else ""
     return (
         f"study {job.study.name}{gone_on} | task {job.task.name}: {job.data.train.rows} rows to learn from,"
         f" {job.data.validation.rows} to choose by\n"
-        f"engine fit on {keras.backend.backend()} | sampler"
+        f"engine {choice.described(asked['engine'])} | sampler"
         f" {samplers.described(asked['sampler'], job.space.searched)} | pruner {asked['pruner']}\n"
         f"MLflow {redacted(job.parent.store)}, run {job.parent.run_id}"
     )

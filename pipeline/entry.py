@@ -18,9 +18,15 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
         RunError: the command failed after it had started.
     """
     asked = options.values(command, given)
+    if command == "benchmark":
+        # It needs no Keras here: each backend trains in a process of its own.
+        from pipeline.benchmark.command import benchmark
+
+        benchmark(asked)
+        return None
     storage.check_name(asked["study"] or asked["task"])
     storage.check_url(asked["storage"] or "")
-    backend.choose()
+    backend.choose(asked.get("engine") or "auto")
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.
     backend.load()
     from pipeline import commands

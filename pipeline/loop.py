@@ -114,6 +114,9 @@ def _handle(event: Event, rooms: Rooms) -> bool:
 
 def _pruned(rooms: Rooms, number: int, value: float, step: str, left: int) -> bool:
     """Reports an intermediate value; whether the pruner ended the trial. left: steps still to come."""
+    if rooms.pruner == "none":
+        # A report costs a write to the study's storage; nobody would read it, and MLflow has the curve.
+        return False
     given_up = rooms.study.report(number, value, int(step.split()[1]))
     if not given_up or not left:
         # A trial that is done anyway is worth more finished than pruned.
@@ -142,6 +145,7 @@ def _finish(outcome: Outcome, rooms: Rooms) -> None:
             "best_epoch": outcome.best_epoch,
             "epochs": outcome.epochs,
             "seconds": outcome.seconds,
+            **({"first_epoch": outcome.replay.first_epoch} if outcome.replay else {}),
         },
         files=tuple(file for file in (outcome.model_file, outcome.predictions_file) if file),
     )

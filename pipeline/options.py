@@ -14,7 +14,7 @@ from pipeline import tasks
 from pipeline.errors import UserError
 from pipeline.secrets import redacted
 
-ENGINES = ("auto", "fit")
+ENGINES = ("auto", "lanes", "fit")
 SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 METHODS = ("greedy", "uniform")
@@ -109,6 +109,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _lanes(text: str) -> int | None:
+    try:
+        return None if text == "auto" else _whole(1, 4096)(text)
+    except ValueError as error:
+        raise ValueError(f"{error} or auto") from None
+
+
 _MILLION = 1_000_000
 
 _STUDY = Option("study", "", "name of the study; the task's name if empty", _text)
@@ -123,6 +130,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("trials", "64", "finished, pruned and failed trials in all", _whole(1, _MILLION)),
         Option("epochs", "", "longest training of a trial; the space file's if empty", _whole(1, _MILLION)),
         Option("engine", "auto", "what trains the trials: " + ", ".join(ENGINES), _one_of(*ENGINES)),
+        Option("lanes", "auto", "trials side by side in one program; chosen by measuring if auto", _lanes),
         Option("sampler", "tpe", "what draws the settings: " + ", ".join(SAMPLERS), _one_of(*SAMPLERS)),
         Option("pruner", "none", "what ends poor trials early: " + ", ".join(PRUNERS), _one_of(*PRUNERS)),
         Option("seed", "0", "everything random derives from it and the trial's number", _whole(0, 2**32 - 1)),
@@ -139,5 +147,11 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         _STORAGE,
         _MEMBERS,
         Option("method", "greedy", "how members get their weights: " + ", ".join(METHODS), _one_of(*METHODS)),
+    ),
+    "benchmark": (
+        Option("task", "iris", "what is trained: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
+        Option("trials", "8", "models that are trained each way", _whole(1, 1000)),
+        Option("epochs", "5", "epochs of each that are measured", _whole(1, _MILLION)),
+        Option("size", "small", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
     ),
 }

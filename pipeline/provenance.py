@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from pipeline import samplers
+from pipeline.engines import choice
 from pipeline.job import Job
 from pipeline.tracking.parent import ENGINE, STUDY, TASK
 
@@ -20,7 +21,7 @@ def record_origin(job: Job) -> None:
         {
             STUDY: job.study.name,
             TASK: job.task.name,
-            ENGINE: "fit",
+            ENGINE: choice.name_of(job.asked["engine"]),
             "pipeline.sampler": samplers.described(job.asked["sampler"], space.searched),
             "pipeline.pruner": job.asked["pruner"],
             "pipeline.seed": str(job.asked["seed"]),

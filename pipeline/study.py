@@ -6,7 +6,7 @@ trial's settings, seed and reason, and the MLflow run that shows it.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -18,13 +18,15 @@ from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Settings
 
-_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED = (
+_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
     "settings",
     "seed",
     "reason",
     "interrupted",
     "mlflow_run",
     "closed_at",
+    "replay",
+    "lanes",
 )
 
 
@@ -86,6 +88,12 @@ class Study:
     def closed(self) -> bool:
         """Whether the ensemble and the scores have been made for the trials as they are now."""
         return self._study.user_attrs.get(_CLOSED) == self.counts().total
+
+    @property
+    def lanes(self) -> int | None:
+        """How many lanes its programs have had, if it was trained in lanes."""
+        found = self._study.user_attrs.get(_LANES)
+        return None if found is None else int(found)
 
     def close(self) -> None:
         self._study.set_user_attr(_CLOSED, self.counts().total)
@@ -173,6 +181,10 @@ class Study:
         if outcome.failure:
             self._end(outcome.number, TrialState.FAIL, outcome.failure)
             return
+        if outcome.replay:
+            self._storage.set_trial_user_attr(self._trial_id(outcome.number), _REPLAY, asdict(outcome.replay))
+            if self.lanes != outcome.replay.lanes:
+                self._study.set_user_attr(_LANES, outcome.replay.lanes)
         self._study.tell(outcome.number, outcome.value)
         self._running.discard(outcome.number)
 

@@ -4,7 +4,7 @@ space file -> Candidate -> engine -> Progress, FoldScore, Outcome -> tracking an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,31 +22,103 @@ Size = Literal["full", "small"]
 class Split:
     """Rows that belong together.
 
-    inputs: (rows, ...) as the model takes them. targets: class numbers from 0, (rows,), or (rows, 1) for a
-    model that answers with one sigmoid.
+    inputs: (rows, ...) as the model takes them; of a model with several inputs, each by its input's name.
+    targets: class numbers from 0, (rows,), or (rows, 1) for a model that answers with one sigmoid; of a
+    model with several outputs, each by its output's name. weights: how much each row counts in the loss,
+    Keras's `sample_weight`, (rows,), finite and 0 or more; without them each row counts 1.
     """
 
-    inputs: Array
-    targets: Array
+    inputs: Array | Mapping[str, Array]
+    targets: Array | Mapping[str, Array]
+    weights: Array | None = None
 
     def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(f"inputs have {len(self.inputs)} rows, targets {len(self.targets)}")
-        if len(self.inputs) == 0:
+        for what, part in (("inputs", self.inputs), ("targets", self.targets)):
+            if isinstance(part, Mapping) and not part:
+                raise ValueError(f"a split needs {what}, but has none")
+        rows = {" ".join(place): len(array) for place, array in self.arrays.items()}
+        if len(set(rows.values())) > 1:
+            # Each place, as any of them may be the one that is wrong.
+            raise ValueError(
+                f"a split's arrays need the same rows, but {', '.join(f'{p}: {n}' for p, n in rows.items())}"
+            )
+        if self.rows == 0:
             raise ValueError("a split needs at least one row")
+        if self.weights is not None:
+            if self.weights.ndim != 1:
+                raise ValueError(f"weights: must be (rows,), but have the shape {self.weights.shape}")
+            if not np.all(np.isfinite(self.weights) & (self.weights >= 0)):
+                raise ValueError("weights: must be finite and 0 or more")
+
+    @property
+    def arrays(self) -> Mapping[tuple[str, ...], Array]:
+        """Every array by its place: `("inputs",)`, or `("inputs", name)` where they go by name; and so on."""
+        found: dict[tuple[str, ...], Array] = {}
+        for what, part in (("inputs", self.inputs), ("targets", self.targets), ("weights", self.weights)):
+            if isinstance(part, Mapping):
+                found |= {(what, name): array for name, array in part.items()}
+            elif part is not None:
+                found[what,] = part
+        return found
 
     @property
     def rows(self) -> int:
-        return len(self.targets)
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def one_input(self) -> Array:
+        """The inputs of a model that takes one, (rows, ...).
+
+        Raises:
+            TypeError: the inputs go by name.
+        """
+        if isinstance(self.inputs, Mapping):
+            raise TypeError(f"one input is needed, but the inputs are {', '.join(self.inputs)}")
+        return self.inputs
 
     @property
     def labels(self) -> Array:
-        """The class numbers, (rows,)."""
-        return self.targets.reshape(-1)
+        """The class numbers, (rows,).
+
+        Raises:
+            TypeError: there are several targets, or the target is no number a row.
+        """
+        target = self._one_target()
+        if target.size != len(target):
+            raise TypeError(f"labels are one class number a row, but the targets' shape is {target.shape}")
+        return target.reshape(-1)
 
     def take(self, rows: Array) -> "Split":
         """The split of these rows, given by their numbers."""
-        return Split(self.inputs[rows], self.targets[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Split(_take(self.inputs, rows), _take(self.targets, rows), weights)
+
+    def weighted(self, by_class: Mapping[int, float]) -> "Split":
+        """The split with the weight of its class on each row, as Keras's `class_weight`.
+
+        A class that is not named weighs 1. Weights that the rows have already are multiplied. Of targets in
+        several columns, (rows, classes), a row's class is the column with the largest number.
+
+        Raises:
+            TypeError: there are several targets.
+        """
+        target = self._one_target()
+        several = target.ndim == 2 and target.shape[1] > 1
+        classes = target.argmax(axis=1) if several else np.rint(self.labels)
+        weights = np.array([by_class.get(int(number), 1.0) for number in classes], dtype=np.float32)
+        return replace(self, weights=weights if self.weights is None else self.weights * weights)
+
+    def _one_target(self) -> Array:
+        if isinstance(self.targets, Mapping):
+            raise TypeError(f"one target is needed, but the targets are {', '.join(self.targets)}")
+        return self.targets
+
+
+def _take(part: Array | Mapping[str, Array], rows: Array) -> Array | Mapping[str, Array]:
+    if isinstance(part, Mapping):
+        return {name: array[rows] for name, array in part.items()}
+    taken: Array = part[rows]
+    return taken
 
 
 class SealedSplit:
@@ -64,11 +136,23 @@ class SealedSplit:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """The row numbers in the whole training split of one fold of a cross-validation.
+
+    learn: of the rows that are trained on. check: of the rows that are validated on.
+    """
+
+    learn: Array
+    check: Array
+
+
+@dataclass(frozen=True)
 class Data:
     """A task's rows in three disjoint splits.
 
     classes: a name for each class number. source: where the rows come from, for the record.
     digests: of each split's arrays, by the names train, validation and test (see `datasets/digests.py`).
+    fold: where train and validation are a fold of a cross-validation, the row numbers that they came from.
     """
 
     name: str
@@ -78,10 +162,16 @@ class Data:
     validation: Split
     test: SealedSplit
     digests: Mapping[str, str]
+    fold: Fold | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
             raise ValueError(f"{self.name}: at least two classes are needed, but classes = {self.classes}")
+        if self.fold:
+            numbered = (len(self.fold.learn), len(self.fold.check))
+            rows = (self.train.rows, self.validation.rows)
+            if numbered != rows:
+                raise ValueError(f"{self.name}: the fold numbers {numbered} rows, but its splits have {rows}")
 
 
 @dataclass(frozen=True)
@@ -123,12 +213,30 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """The row orders that a trial was trained in, when it was admitted to a running program.
+
+    seed: of the orders. program: its number. first_epoch: the program's epoch that was the trial's first,
+    from 0. lanes: how many the program had, on which the last bits of the result depend, and nothing else.
+    """
+
+    seed: int
+    program: int
+    first_epoch: int
+    lanes: int
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """A trial to train: its number in the study, its own seed, and every setting the task reads."""
+    """A trial to train: its number in the study, its own seed, and every setting the task reads.
+
+    replay: the row orders to train in, where they are not the trial's own.
+    """
 
     number: int
     seed: int
     settings: Settings
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True)
@@ -158,8 +266,9 @@ class Outcome:
     failure: empty if it completed, else the reason. value: the objective at `best_epoch` (over folds: the
     mean; best_epoch then is the mean too, rounded). metrics: all logged values at that epoch.
     model_file: the ordinary `.keras` file with the best epoch's weights. predictions_file: `.npy`,
-    (validation rows, classes). Both are None for a failed trial and for one with several folds.
-    detail: a traceback, where the failure has one.
+    (validation rows, classes), of a model with one output. Both are None for a failed trial and for one
+    with several folds.
+    detail: a traceback, where the failure has one. replay: the row orders of a trial that shared a program's.
     """
 
     number: int
@@ -172,6 +281,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     model_file: Path | None = None
     predictions_file: Path | None = None
+    replay: Replay | None = None
 
     def __post_init__(self) -> None:
         if not self.failure and not np.isfinite(self.value):

@@ -2,10 +2,13 @@
 
 import gc
 import gzip
+import hashlib
 import io
+import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -118,7 +121,23 @@ class TestFolds:
             np.testing.assert_array_equal(first.validation.inputs, second.validation.inputs)
 
     def test_one_fold_is_the_data_itself(self, whole):
-        assert splits.folds(whole, 1) == (whole,)
+        (only,) = splits.folds(whole, 1)
+        assert only is whole
+        assert only.fold is None
+
+    def test_their_row_numbers_lead_to_their_rows(self, whole):
+        for fold in splits.folds(whole, 3):
+            for part, numbers in ((fold.train, fold.fold.learn), (fold.validation, fold.fold.check)):
+                np.testing.assert_array_equal(whole.train.inputs[numbers], part.inputs)
+                np.testing.assert_array_equal(whole.train.targets[numbers], part.targets)
+
+    def test_weights_and_names_stay_with_their_rows(self, whole):
+        rows = whole.train.inputs
+        train = Split({"number": rows, "half": rows / 2}, whole.train.targets, rows * 2.0)
+        for fold in splits.folds(replace(whole, train=train), 3):
+            for part in (fold.train, fold.validation):
+                np.testing.assert_array_equal(part.inputs["half"] * 2, part.inputs["number"])
+                np.testing.assert_array_equal(part.weights, part.inputs["number"] * 2.0)
 
     @pytest.mark.parametrize("count", [31, 91])
     def test_more_folds_than_a_class_has_rows_is_an_error_for_the_user(self, count):
@@ -224,6 +243,44 @@ class TestDigests:
         split = Split(self.NUMBERS, self.NUMBERS % 2)
         assert digests.of_split(split) == digests.of_arrays(self.NUMBERS, self.NUMBERS % 2)
         assert digests.of_split(Split(self.NUMBERS, self.NUMBERS % 3)) != digests.of_split(split)
+
+    def test_of_split_of_one_array_each_stays_what_it_is(self):
+        # By hand: SHA-256 of b"<i4(2,)", the bytes of 1 and 2, b"<i4(2,)" and the bytes of 0 and 1.
+        split = Split(np.array([1, 2], "<i4"), np.array([0, 1], "<i4"))
+        content = b"<i4(2,)" + bytes([1, 0, 0, 0, 2, 0, 0, 0]) + b"<i4(2,)" + bytes([0, 0, 0, 0, 1, 0, 0, 0])
+        assert digests.of_split(split) == hashlib.sha256(content).hexdigest()
+
+    def test_of_split_of_named_arrays_is_that_of_places_and_digests_in_order(self):
+        a, b = self.NUMBERS, self.NUMBERS + 1
+        split = Split({"b": b, "a": a}, self.NUMBERS % 2, np.ones(6))
+        arrays = (
+            (["inputs", "a"], a),
+            (["inputs", "b"], b),
+            (["targets"], self.NUMBERS % 2),
+            (["weights"], np.ones(6)),
+        )
+        places = json.dumps([[*place, digests.of_arrays(array)] for place, array in arrays])
+        assert digests.of_split(split) == hashlib.sha256(places.encode()).hexdigest()
+        assert digests.of_split(Split({"a": a, "b": b}, self.NUMBERS % 2, np.ones(6))) == digests.of_split(
+            split
+        )
+
+    def test_of_split_tells_names_weights_and_places_apart(self):
+        a, b = self.NUMBERS, self.NUMBERS + 1
+        different = [
+            Split(a, a),
+            Split(a, a, np.ones(6)),
+            Split(a, a, np.arange(6.0)),
+            Split({"a": a}, a),
+            Split({"b": a}, a),
+            Split(a, {"a": a}),
+            Split({"a": a}, {"a": a}),
+            Split({"a": a, "b": b}, a),
+            Split({"a": b, "b": a}, a),
+            Split({"a": a}, {"b": b}),
+            Split({"b": b}, {"a": a}),
+        ]
+        assert len({digests.of_split(split) for split in different}) == len(different)
 
 
 def ragged(*rows) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The fit engine: `model.fit` and Keras's callbacks are the oracle, and a trial hinders no other."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -11,10 +12,22 @@ import psutil
 import pytest
 
 from pipeline.datasets import splits
+from pipeline.engines import rows
 from pipeline.engines.engine import Event
 from pipeline.engines.fit import FitEngine
 from pipeline.metrics import score
-from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
+from pipeline.values import (
+    Budget,
+    Candidate,
+    Data,
+    FoldScore,
+    Objective,
+    Outcome,
+    Progress,
+    Replay,
+    Settings,
+    Split,
+)
 
 OBJECTIVE = Objective("val_log_loss", "minimize")
 SETTINGS = {"learning_rate": 0.05, "batch_size": 16, "shuffle": True, "dropout": 0.2, "units": 8}
@@ -82,11 +95,16 @@ def run(engine: FitEngine, candidate: Candidate) -> list[Event]:
 def train(
     data: Data | Sequence[Data], folder: Path, settings: dict | None = None, **more: object
 ) -> list[Event]:
-    """All events of a trial in an engine of its own; more: `build`, `number`, `seed`, parts of the budget."""
-    builder = more.pop("build", build)
-    candidate = Candidate(more.pop("number", 0), more.pop("seed", 7), {**SETTINGS, **(settings or {})})
+    """All events of a trial in an engine of its own.
+
+    more: `build`, `objective`, `number`, `seed`, `replay`, parts of the budget.
+    """
+    builder, objective = more.pop("build", build), more.pop("objective", OBJECTIVE)
+    candidate = Candidate(
+        more.pop("number", 0), more.pop("seed", 7), {**SETTINGS, **(settings or {})}, more.pop("replay", None)
+    )
     folds = [data] if isinstance(data, Data) else data
-    with closing(FitEngine(builder, folds, _budget(**more), OBJECTIVE, folder)) as engine:
+    with closing(FitEngine(builder, folds, _budget(**more), objective, folder)) as engine:
         return run(engine, candidate)
 
 
@@ -94,12 +112,19 @@ def curve(events: Sequence[Event], name: str) -> list[float]:
     return [event.metrics[name] for event in events if isinstance(event, Progress)]
 
 
-def by_hand(data: Data, settings: dict, seed: int, **budget: object) -> tuple[keras.Model, dict]:
-    """What a person would write: `model.fit` with Keras's callbacks."""
-    limits = _budget(**budget)
+def seeded(data: Data, settings: dict, seed: int, builder: Callable = build) -> keras.Model:
+    """The model that the engine starts from."""
     # The engine derives fold 0's seed of the trial's, so that folds differ.
     keras.utils.set_random_seed(int(np.random.SeedSequence([seed, 0]).generate_state(1)[0]))
-    model = build(settings, data)
+    return builder(settings, data)
+
+
+def by_hand(
+    data: Data, settings: dict, seed: int, class_weight: dict | None = None, **more: object
+) -> tuple[keras.Model, dict]:
+    """What a person would write: `model.fit` with Keras's callbacks; more: `build`, parts of the budget."""
+    model = seeded(data, settings, seed, more.pop("build", build))
+    limits = _budget(**more)
     stopping = keras.callbacks.EarlyStopping(
         monitor=limits.monitor, patience=limits.patience, restore_best_weights=True
     )
@@ -111,7 +136,9 @@ def by_hand(data: Data, settings: dict, seed: int, **budget: object) -> tuple[ke
         data.train.targets,
         batch_size=settings["batch_size"],
         epochs=limits.epochs,
-        validation_data=(data.validation.inputs, data.validation.targets),
+        sample_weight=data.train.weights,
+        class_weight=class_weight,
+        validation_data=(data.validation.inputs, data.validation.targets, data.validation.weights),
         callbacks=[plateau, stopping],
         verbose=0,
     )
@@ -290,6 +317,182 @@ def _binary(settings: Settings, data: Data) -> keras.Model:
     metrics = [keras.metrics.BinaryCrossentropy(name="log_loss")]
     model.compile("adam", "binary_crossentropy", metrics=metrics)
     return model
+
+
+def weighed(data: Data) -> Data:
+    """The data with weights on its rows, some of them 0."""
+
+    def part(split: Split, seed: int) -> Split:
+        return replace(split, weights=np.random.default_rng(seed).integers(0, 5, split.rows) / 2)
+
+    return replace(data, train=part(data.train, 1), validation=part(data.validation, 2))
+
+
+def assert_same_curves(events: Sequence[Event], history: dict, names: Sequence[str]) -> None:
+    for name in names:
+        # The same program on the same seeds; threads may add in another order, which the steps amplify.
+        np.testing.assert_allclose(curve(events, name), history[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_row_weights_are_keras_sample_weights(data: Data, folder: Path) -> None:
+    events = train(weighed(data), folder, seed=3)
+    _, history = by_hand(weighed(data), SETTINGS, seed=3)
+    assert_same_curves(events, history, ("loss", "val_loss", "val_accuracy"))
+    _, without = by_hand(data, SETTINGS, seed=3)
+    for name in ("loss", "val_loss"):
+        assert np.abs(np.subtract(without[name], history[name])).min() > 0.01
+
+
+def test_class_weights_on_rows_are_keras_class_weights(data: Data, folder: Path) -> None:
+    by_class = {0: 4.0, 2: 0.25}
+    events = train(replace(data, train=data.train.weighted(by_class)), folder, seed=3)
+    _, history = by_hand(data, SETTINGS, seed=3, class_weight=by_class)
+    assert_same_curves(events, history, ("loss", "val_loss", "val_accuracy"))
+    _, without = by_hand(data, SETTINGS, seed=3)
+    assert np.abs(np.subtract(without["loss"], history["loss"])).min() > 0.01
+
+
+def by_name(data: Data) -> Data:
+    """The data with two inputs, of different widths, and two targets."""
+
+    def part(split: Split) -> Split:
+        inputs = {"left": split.inputs[:, :1], "right": split.inputs[:, 1:]}
+        return Split(inputs, {"kind": split.targets, "first": (split.targets == 0)[:, None].astype(np.int32)})
+
+    return replace(data, train=part(data.train), validation=part(data.validation))
+
+
+def _two_by_two(outputs: type) -> Callable[[Settings, Data], keras.Model]:
+    def two_by_two(settings: Settings, data: Data) -> keras.Model:
+        left, right = keras.Input((1,), name="left"), keras.Input((3,), name="right")
+        hidden = keras.layers.Dense(8, activation="relu")(keras.layers.Concatenate()([left, right]))
+        kind = keras.layers.Dense(3, activation="softmax", name="kind")(hidden)
+        first = keras.layers.Dense(1, activation="sigmoid", name="first")(hidden)
+        answers = {"kind": kind, "first": first} if outputs is dict else [kind, first]
+        model = keras.Model([left, right], answers)
+        model.compile(
+            keras.optimizers.Adam(settings["learning_rate"]),
+            {"kind": "sparse_categorical_crossentropy", "first": "binary_crossentropy"},
+            metrics={"kind": ["accuracy"], "first": ["accuracy"]},
+        )
+        return model
+
+    return two_by_two
+
+
+TWO_CURVES = ("loss", "val_loss", "kind_accuracy", "val_kind_accuracy", "val_first_accuracy")
+
+
+@pytest.mark.parametrize("outputs", [dict, list])
+@pytest.mark.parametrize("weights", [False, True])
+def test_inputs_and_outputs_go_by_name_and_leave_no_predictions(
+    data: Data, folder: Path, outputs: type, weights: bool
+) -> None:
+    named = weighed(by_name(data)) if weights else by_name(data)
+    builder = _two_by_two(outputs)
+    objective = Objective("val_kind_accuracy", "maximize")
+    events = train(named, folder, seed=3, build=builder, objective=objective)
+    # Keras takes weights of targets by name only where the answers have names.
+    _, history = by_hand(named, SETTINGS, seed=3, build=_two_by_two(dict))
+    assert_same_curves(events, history, TWO_CURVES)
+    outcome = events[-1]
+    assert isinstance(outcome, Outcome)
+    assert outcome.predictions_file is None
+    assert [file.name for file in (folder / "0").iterdir()] == ["model.keras"]
+    saved = keras.models.load_model(outcome.model_file)
+    answers = saved.predict(dict(named.validation.inputs), verbose=0)
+    first, kind = sorted((answer.shape for answer in keras.tree.flatten(answers)), key=lambda s: s[1])
+    assert (first, kind) == ((24, 1), (24, 3))
+
+
+def test_inputs_by_name_and_one_output_leave_predictions(data: Data, folder: Path) -> None:
+    def one_output(settings: Settings, data: Data) -> keras.Model:
+        whole = _two_by_two(dict)(settings, data)
+        model = keras.Model(whole.inputs, whole.output["kind"])
+        metrics = [keras.metrics.SparseCategoricalCrossentropy(name="log_loss")]
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=metrics)
+        return model
+
+    def part(split: Split) -> Split:
+        return replace(split, targets=split.targets["kind"])
+
+    named = by_name(data)
+    named = replace(named, train=part(named.train), validation=part(named.validation))
+    (*_, outcome) = train(named, folder, build=one_output, epochs=1)
+    assert isinstance(outcome, Outcome)
+    assert np.load(outcome.predictions_file).shape == (24, 3)
+
+
+REPLAY = Replay(seed=9, program=4, first_epoch=5, lanes=8)
+
+
+def batch_by_batch(data: Data, settings: dict, seed: int, builder: Callable = build) -> tuple[dict, list]:
+    """What REPLAY asks for as a loop, and the weights after each epoch."""
+    model = seeded(data, settings, seed, builder)
+    history: dict = {"val_loss": []}
+    weights = []
+    for epoch in range(6):
+        order = rows.order(9, 4, 5 + epoch, data.train.rows, shuffle=settings["shuffle"])
+        for start in range(0, data.train.rows, settings["batch_size"]):
+            batch = data.train.take(order[start : start + settings["batch_size"]])
+            # Keras makes arrays that it cuts itself as wide as its own numbers.
+            sample_weight = None if batch.weights is None else batch.weights.astype(np.float32)
+            model.train_on_batch(batch.inputs, batch.targets, sample_weight=sample_weight)
+        part = data.validation
+        scores = model.evaluate(
+            part.inputs, part.targets, sample_weight=part.weights, return_dict=True, verbose=0
+        )
+        history["val_loss"].append(scores["loss"])
+        weights.append(model.get_weights())
+    return history, weights
+
+
+# 72 rows: the last batch has 2 rows, 22, and all of them.
+@pytest.mark.parametrize(
+    ("batch_size", "shuffle", "weights"),
+    [(7, True, False), (7, False, True), (50, True, True), (50, False, False), (100, True, False)],
+)
+def test_a_replay_trains_on_the_batches_of_its_program(
+    data: Data, folder: Path, batch_size: int, shuffle: bool, weights: bool
+) -> None:
+    settings = {**SETTINGS, "batch_size": batch_size, "shuffle": shuffle}
+    some = weighed(data) if weights else data
+    events = train(some, folder, settings, seed=3, replay=REPLAY, plateau_patience=100)
+    history, each = batch_by_batch(some, settings, seed=3)
+    assert_same_curves(events, history, ("val_loss",))
+    outcome = events[-1]
+    assert isinstance(outcome, Outcome)
+    saved = keras.models.load_model(outcome.model_file)
+    for ours, theirs in zip(saved.get_weights(), each[outcome.best_epoch], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("outputs", [dict, list])
+def test_a_replay_takes_rows_by_name(data: Data, folder: Path, outputs: type) -> None:
+    named, builder = weighed(by_name(data)), _two_by_two(outputs)
+    objective = Objective("val_kind_accuracy", "maximize")
+    events = train(
+        named, folder, seed=3, build=builder, objective=objective, replay=REPLAY, plateau_patience=100
+    )
+    history, _ = batch_by_batch(named, SETTINGS, seed=3, builder=_two_by_two(dict))
+    assert_same_curves(events, history, ("val_loss",))
+
+
+@pytest.mark.parametrize("other", [{"seed": 10}, {"program": 5}, {"first_epoch": 6}])
+def test_another_replay_trains_in_another_order(data: Data, folder: Path, other: dict) -> None:
+    few = {"batch_size": 4}
+    first = train(data, folder, few, replay=REPLAY, epochs=1)
+    again = train(data, folder, few, replay=replace(REPLAY, **other), epochs=1)
+    assert curve(first, "val_loss")[0] != pytest.approx(curve(again, "val_loss")[0], rel=1e-2)
+
+
+def test_a_replay_without_shuffle_is_a_trial_without_shuffle(data: Data, folder: Path) -> None:
+    without = {"shuffle": False}
+    replayed = train(data, folder, without, replay=REPLAY)
+    alone = train(data, folder, without)
+    assert_same_curves(
+        replayed, {name: curve(alone, name) for name in ("loss", "val_loss")}, ("loss", "val_loss")
+    )
 
 
 @pytest.fixture

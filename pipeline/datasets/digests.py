@@ -1,6 +1,7 @@
 """Digests of arrays: what identifies a data set, whatever file format it came in."""
 
 import hashlib
+import json
 
 import numpy as np
 
@@ -27,5 +28,10 @@ def of_arrays(*arrays: Array) -> str:
 
 
 def of_split(split: Split) -> str:
-    """The digest of a split's inputs and targets."""
-    return of_arrays(split.inputs, split.targets)
+    """The digest of a split's inputs, targets and weights, with their names where they have any."""
+    arrays = split.arrays
+    if arrays.keys() == {("inputs",), ("targets",)}:
+        # What studies have stored since before inputs could have names.
+        return of_arrays(*arrays.values())
+    places = [[*place, of_arrays(arrays[place])] for place in sorted(arrays)]
+    return hashlib.sha256(json.dumps(places).encode()).hexdigest()

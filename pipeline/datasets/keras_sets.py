@@ -76,7 +76,7 @@ def imdb(size: Size) -> Data:
         parts = splits.small(*parts)
     expanded = tuple(
         # One column of targets, as the model's one sigmoid needs it.
-        Split(multi_hot(reviews[part.inputs], IMDB_WORDS), part.targets[:, None])
+        Split(multi_hot(reviews[part.one_input], IMDB_WORDS), part.labels[:, None])
         for reviews, part in zip((x_train, x_train, x_test), parts, strict=True)
     )
     return splits.data("imdb", source, ("negative", "positive"), (expanded[0], expanded[1], expanded[2]))

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from pipeline.datasets import digests
 from pipeline.errors import UserError
-from pipeline.values import Array, Data, SealedSplit, Split
+from pipeline.values import Array, Data, Fold, SealedSplit, Split
 
 # The seed of the published protocol for tables (Kadra et al. 2021, arXiv 2106.11189).
 SPLIT_SEED = 11
@@ -77,7 +77,7 @@ def folds(whole: Data, count: int) -> tuple[Data, ...]:
         )
     splitter = StratifiedKFold(count, shuffle=True, random_state=SPLIT_SEED)
     return tuple(
-        replace(whole, train=train.take(learn), validation=train.take(check))
+        replace(whole, train=train.take(learn), validation=train.take(check), fold=Fold(learn, check))
         for learn, check in splitter.split(np.zeros(train.rows), train.labels)
     )
 

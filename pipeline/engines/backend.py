@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipeline.errors import UserError
 
@@ -14,19 +15,29 @@ from pipeline.errors import UserError
 _PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
-def choose() -> str:
-    """Settles the backend: what `KERAS_BACKEND` says, TensorFlow by default.
+def choose(engine: str) -> str:
+    """Settles the backend: JAX for lanes; what `KERAS_BACKEND` says, TensorFlow by default, for `fit`.
+
+    A process whose Keras is there already keeps its backend.
+
+    Args:
+        engine: auto, lanes or fit; auto takes JAX unless the variable says otherwise.
 
     Raises:
-        UserError: Keras has no such backend, or its package is not installed.
+        UserError: Keras has no such backend, its package is not installed, or lanes cannot run on it.
     """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "keras" in sys.modules:
+        backend: str = sys.modules["keras"].backend.backend()
+    else:
+        backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow" if engine == "fit" else "jax")
     if backend not in _PACKAGES:
         raise UserError(f"KERAS_BACKEND: must be one of {', '.join(_PACKAGES)}, but is {backend!r}")
     if importlib.util.find_spec(_PACKAGES[backend]) is None:
         raise UserError(
             f"KERAS_BACKEND: {backend} needs the package {_PACKAGES[backend]}, which is not installed"
         )
+    if engine == "lanes" and backend != "jax":
+        raise UserError(f"engine=lanes: needs Keras on jax, but KERAS_BACKEND is {backend!r}; unset it")
     return backend
 
 
@@ -35,10 +46,64 @@ def load() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # It also warns that each trial's model is compiled anew, which is what trials are.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        _prepare_jax()
     with _hushed():
         import keras
 
+        if keras.backend.backend() != "tensorflow":
+            _leave_tensorflow_alone()
         keras.ops.zeros(1)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Where compiled programs and measured choices are kept: `$PIPELINE_CACHE`, or in the user's cache."""
+    own = os.environ.get("PIPELINE_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(own) if own else home / "regatta"
+
+
+def _prepare_jax() -> None:
+    """A device for each core, so that lanes use them all, and compiled programs kept between runs."""
+    import jax
+
+    if "XLA_FLAGS" not in os.environ and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # a process that uses JAX already keeps its devices
+            jax.config.update("jax_num_cpu_devices", cores())
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "programs"))
+        # All of them: the small ones are many.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class _TensorFlowIfThere:
+    """TensorFlow where something else has imported it: nothing can be one of its objects before that."""
+
+    @property
+    def available(self) -> bool:
+        return "tensorflow" in sys.modules
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(sys.modules["tensorflow"], name)
+
+
+def _leave_tensorflow_alone() -> None:
+    """Keeps Keras on another backend from importing TensorFlow, seconds and hundreds of megabytes.
+
+    Keras 3.15 does so to ask whether what it saves or seeds is TensorFlow's. Layers that need it find it.
+    """
+    from keras.src.legacy.saving import json_utils
+    from keras.src.saving import serialization_lib
+    from keras.src.utils import rng_utils
+
+    for module in (json_utils, serialization_lib, rng_utils):
+        module.tf = _TensorFlowIfThere()
 
 
 @contextlib.contextmanager

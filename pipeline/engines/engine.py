@@ -9,7 +9,9 @@ and drops what a pruner gave up:
         ...
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.values import Candidate, FoldScore, Outcome, Progress
@@ -19,6 +21,19 @@ PREDICTIONS_FILE = "validation_predictions.npy"
 """What an Outcome's files are called; the record keeps the names."""
 
 Event = Progress | FoldScore | Outcome
+
+
+@dataclass(frozen=True)
+class Times:
+    """Where the time of a training went; points are of `time.monotonic()`, in seconds.
+
+    first: when the first epoch began, infinite before it. last: when the last one ended so far. metrics: what
+    else is shown on the parent run, by name.
+    """
+
+    first: float = math.inf
+    last: float = math.inf
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -38,6 +53,9 @@ class Engine(Protocol):
 
     def drop(self, number: int) -> None:
         """Ends a running trial without an Outcome and frees its place."""
+
+    def times(self) -> Times:
+        """Where its time went so far."""
 
     def close(self) -> None:
         """Drops what is running and frees what the engine holds."""

@@ -17,11 +17,22 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.engines import memory
-from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event
+from pipeline.engines import memory, rows
+from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event, Times
 from pipeline.metrics import class_probabilities
 from pipeline.seeds import derived
-from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings
+from pipeline.values import (
+    Array,
+    Budget,
+    Candidate,
+    Data,
+    FoldScore,
+    Objective,
+    Outcome,
+    Progress,
+    Settings,
+    Split,
+)
 
 # Validation rows and predictions need no gradients, so they go through in large batches.
 _INFERENCE_ROWS = 2048
@@ -37,6 +48,7 @@ class FitEngine:
         budget: what ends a training, see `Budget`.
         objective: the logged metric that scores a trial.
         folder: where the trained models are put; it exists.
+        alone: whether no other engine of the process uses Keras at the same time.
     """
 
     def __init__(
@@ -46,11 +58,15 @@ class FitEngine:
         budget: Budget,
         objective: Objective,
         folder: Path,
+        *,
+        alone: bool = True,
     ) -> None:
+        self._alone = alone
         self._training = _Training(build, tuple(folds), budget, objective, folder)
         self._baton = _Baton()
         self._jobs: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._running: Candidate | None = None
+        self._first = self._last = math.inf
         # One thread for all trials: Keras keeps its state (names, seeds, graphs) by thread.
         self._thread = threading.Thread(target=self._work, name="fit", daemon=True)
         self._thread.start()
@@ -67,7 +83,9 @@ class FitEngine:
     def step(self) -> Sequence[Event]:
         if self._running is None:
             return ()
+        self._first = min(self._first, time.monotonic())
         event = self._baton.next_event()
+        self._last = time.monotonic()
         if event is None or isinstance(event, Outcome):
             self._running = None
         return () if event is None else (event,)
@@ -80,6 +98,9 @@ class FitEngine:
             self.step()
         self._baton.stop = False
 
+    def times(self) -> Times:
+        return Times(self._first, self._last)
+
     def close(self) -> None:
         if self._running:
             self.drop(self._running.number)
@@ -89,7 +110,7 @@ class FitEngine:
     def _work(self) -> None:
         while (candidate := self._jobs.get()) is not None:
             self._baton.wait_for_step()
-            with memory.freed():
+            with memory.freed(alone=self._alone):
                 outcome = self._train(candidate)
             self._baton.finish(outcome)
 
@@ -164,7 +185,7 @@ class _Training:
             keras.utils.set_random_seed(derived(candidate.seed, number))
             model = self._build(candidate.settings, data)
             watch = _Watch(candidate.number, number, self._objective.metric, baton)
-            fold = self._fit(model, data, candidate.settings, watch)
+            fold = self._fit(model, data, candidate, watch)
             if baton.stop:
                 return None
             if watch.failure:
@@ -188,7 +209,7 @@ class _Training:
             predictions_file=files.get("predictions"),
         )
 
-    def _fit(self, model: keras.Model, data: Data, settings: Settings, watch: "_Watch") -> _Fold:
+    def _fit(self, model: keras.Model, data: Data, candidate: Candidate, watch: "_Watch") -> _Fold:
         budget = self._budget
         stopping = keras.callbacks.EarlyStopping(
             monitor=budget.monitor,
@@ -206,16 +227,14 @@ class _Training:
             cooldown=budget.plateau_cooldown,
             min_lr=budget.plateau_floor,
         )
+        training, turning = _rows_for_fit(data.train, model, candidate)
         model.fit(
-            data.train.inputs,
-            data.train.targets,
-            batch_size=settings["batch_size"],
-            shuffle=settings["shuffle"],
+            **training,
             epochs=budget.epochs,
-            validation_data=(data.validation.inputs, data.validation.targets),
+            validation_data=rows.for_keras(data.validation, model),
             validation_batch_size=_INFERENCE_ROWS,
             # The watch comes last: it sees the learning rate that plateau noted, and may wait for long.
-            callbacks=[plateau, stopping, watch],
+            callbacks=[*turning, plateau, stopping, watch],
             verbose=0,
         )
         epochs = len(watch.curve)
@@ -227,9 +246,32 @@ class _Training:
         folder.mkdir(exist_ok=True)
         files = {"model": folder / MODEL_FILE, "predictions": folder / PREDICTIONS_FILE}
         model.save(files["model"])
-        predictions = model.predict(data.validation.inputs, batch_size=_INFERENCE_ROWS, verbose=0)
-        np.save(files["predictions"], class_probabilities(predictions).astype(np.float32))
+        inputs, _, _ = rows.for_keras(data.validation, model)
+        outputs = keras.tree.flatten(model.predict(inputs, batch_size=_INFERENCE_ROWS, verbose=0))
+        if len(outputs) > 1:
+            # Probabilities of several questions are not a file of (rows, classes).
+            return {"model": files["model"]}
+        np.save(files["predictions"], class_probabilities(outputs[0]).astype(np.float32))
         return files
+
+
+def _rows_for_fit(
+    train: Split, model: keras.Model, candidate: Candidate
+) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
+    """What `model.fit` gets of the training rows, and the callbacks that go with it."""
+    settings, replay = candidate.settings, candidate.replay
+    size, shuffle = int(settings["batch_size"]), bool(settings["shuffle"])
+    if replay is None:
+        x, y, weights = rows.for_keras(train, model)
+        return {"x": x, "y": y, "sample_weight": weights, "batch_size": size, "shuffle": shuffle}, []
+
+    def order_of(epoch: int) -> Array:
+        return rows.order(
+            replay.seed, replay.program, replay.first_epoch + epoch, train.rows, shuffle=shuffle
+        )
+
+    batches = rows.Batches(train, model, size, order_of)
+    return {"x": batches, "shuffle": False}, [batches.turning()]
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types

@@ -1,6 +1,7 @@
 """Memory that stays flat over trials."""
 
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -9,8 +10,11 @@ import keras
 
 
 @contextlib.contextmanager
-def freed() -> Iterator[None]:
-    """After the block, frees the models that it built; the block keeps no reference to them itself."""
+def freed(*, alone: bool) -> Iterator[None]:
+    """After the block, frees the models that it built; the block keeps no reference to them itself.
+
+    alone: whether no other thread uses Keras. Clearing Keras's session takes other threads' state away, too.
+    """
     before = set(_custom_gradients())
     try:
         yield
@@ -18,8 +22,11 @@ def freed() -> Iterator[None]:
         gradients = _custom_gradients()
         for name in set(gradients) - before:
             del gradients[name]
-        # Keras keeps what was built until it is told.
-        keras.backend.clear_session(free_memory=True)
+        if alone:
+            # Keras keeps what was built until it is told.
+            keras.backend.clear_session(free_memory=True)
+        else:
+            gc.collect()
 
 
 def _custom_gradients() -> MutableMapping[str, Any]:

@@ -32,7 +32,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
     return blocks.classifier(
         "fashion_mnist",
-        data.train.inputs.shape[1:],
+        data.train.one_input.shape[1:],
         layers,
         keras.optimizers.Adam(settings["learning_rate"]),
     )

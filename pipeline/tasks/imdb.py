@@ -21,7 +21,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
         layers.append(keras.layers.Dropout(settings["dropout"]))
     layers.append(keras.layers.Dense(1, activation="sigmoid"))
     return blocks.classifier(
-        "imdb", data.train.inputs.shape[1:], layers, keras.optimizers.RMSprop(settings["learning_rate"])
+        "imdb", data.train.one_input.shape[1:], layers, keras.optimizers.RMSprop(settings["learning_rate"])
     )
 
 

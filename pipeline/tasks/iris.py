@@ -40,7 +40,7 @@ _LAST_BN_EPSILON = Parameter(
 
 def build(settings: Settings, data: Data) -> keras.Model:
     """Dense 64-128-128-64-64-3, relu, BatchNormalization and Dropout after each hidden layer, Adam."""
-    inputs = data.train.inputs.astype(np.float64)
+    inputs = data.train.one_input.astype(np.float64)
     layers: list[keras.layers.Layer] = [
         keras.layers.Normalization(mean=inputs.mean(axis=0).tolist(), variance=inputs.var(axis=0).tolist())
     ]
@@ -51,7 +51,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
         layers.append(keras.layers.Dropout(settings["dropout"]))
     layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
     return blocks.classifier(
-        "iris", data.train.inputs.shape[1:], layers, keras.optimizers.Adam(settings["learning_rate"])
+        "iris", data.train.one_input.shape[1:], layers, keras.optimizers.Adam(settings["learning_rate"])
     )
 
 

@@ -30,7 +30,7 @@ def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
 
     def build(settings: Settings, data: Data) -> keras.Model:
         """Conv 6 - BN - AvgPool - Conv 16 - BN - AvgPool - Conv 120 - BN - Dense 84 - softmax; tanh, Adam."""
-        height, width, channels = data.train.inputs.shape[1:]
+        height, width, channels = data.train.one_input.shape[1:]
         third = {"5x5": (5, 1), "1x1": (1, 5)}[str(settings["third_convolution"])]
         layers = [
             keras.layers.Rescaling(1.0 / white),

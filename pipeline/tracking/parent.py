@@ -19,7 +19,7 @@ from mlflow.utils.time import get_current_time_millis
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import redacted
 from pipeline.tracking.connection import Client
-from pipeline.values import Data
+from pipeline.values import Array, Data
 
 STUDY, TASK, ENGINE, REASON, RESUMES = (
     "pipeline.study",
@@ -161,14 +161,24 @@ def _experiment(client: Client, task: str) -> str:
 
 def _dataset(data: Data, split: str, context: str) -> DatasetInput:
     rows = {"train": data.train.rows, "validation": data.validation.rows, "test": data.test.rows}[split]
-    shape = [-1, *data.train.inputs.shape[1:]]
-    tensor = {"type": "tensor", "tensor-spec": {"dtype": str(data.train.inputs.dtype), "shape": shape}}
+    inputs = data.train.inputs
+    features = (
+        [{"name": name, **_tensor(array)} for name, array in inputs.items()]
+        if isinstance(inputs, Mapping)
+        else [_tensor(inputs)]
+    )
     dataset = Dataset(
         name=f"{data.name}-{split}",
         digest=data.digests[split][:_DIGEST_LENGTH],
         source_type="code",
         source=json.dumps({"source": data.source}),
-        schema=json.dumps({"mlflow_tensorspec": {"features": json.dumps([tensor]), "targets": None}}),
+        schema=json.dumps({"mlflow_tensorspec": {"features": json.dumps(features), "targets": None}}),
         profile=json.dumps({"num_rows": rows, "classes": len(data.classes)}),
     )
     return DatasetInput(dataset=dataset, tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)])
+
+
+def _tensor(array: Array) -> dict[str, object]:
+    """MLflow's description of rows like these, as many as there may be."""
+    spec = {"dtype": str(array.dtype), "shape": [-1, *array.shape[1:]]}
+    return {"type": "tensor", "tensor-spec": spec}

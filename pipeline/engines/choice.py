@@ -1,0 +1,85 @@
+"""Which engine trains, by what was asked for and what Keras runs on."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from pipeline.engines.engine import Engine
+from pipeline.engines.fit import FitEngine
+from pipeline.values import Budget, Data, Objective, Settings, Split
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, for any engine.
+
+    name: auto, lanes or fit. folds: the data of each, one for training without folds. whole: the split that
+    folds are taken from, else None. lanes: of a program, None to choose. seed: the study's. trials: as
+    many as there will be, at most.
+    """
+
+    name: str
+    build: Callable[[Settings, Data], keras.Model]
+    folds: Sequence[Data]
+    whole: Split | None
+    budget: Budget
+    objective: Objective
+    lanes: int | None
+    seed: int
+    trials: int
+
+
+def name_of(asked: str) -> str:
+    """What `asked` comes down to: lanes, or fit, which auto takes where Keras does not run on JAX."""
+    if asked != "auto":
+        return asked
+    return "lanes" if keras.backend.backend() == "jax" else "fit"
+
+
+def described(asked: str) -> str:
+    """The engine in words, with what it runs on."""
+    backend = keras.backend.backend()
+    if name_of(asked) == "fit":
+        return f"fit on {backend}" + (", as lanes need jax" if asked == "auto" else "")
+    import jax
+
+    devices = jax.devices()
+    return f"lanes on jax, {len(devices)} x {devices[0].device_kind}"
+
+
+@contextlib.contextmanager
+def opened(order: Order) -> Iterator[Engine]:
+    """The engine, with a folder for the models it makes until they are fetched; for a block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="regatta-") as folder,
+        contextlib.closing(_make(order, Path(folder))) as engine,
+    ):
+        yield engine
+
+
+def _make(order: Order, folder: Path) -> Engine:
+    def fit(*, alone: bool) -> FitEngine:
+        return FitEngine(order.build, order.folds, order.budget, order.objective, folder, alone=alone)
+
+    if name_of(order.name) == "fit":
+        return fit(alone=True)
+    # Late: JAX is not needed, and may not be there, for fit.
+    from pipeline.engines.auto import AutoEngine
+    from pipeline.engines.lanes.engine import LanesEngine
+
+    lanes = LanesEngine(
+        order.build,
+        order.folds,
+        order.whole,
+        order.budget,
+        order.objective,
+        folder,
+        lanes=order.lanes,
+        seed=order.seed,
+        trials=order.trials,
+    )
+    return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -1,0 +1,159 @@
+"""From a candidate to a lane: its models are built on one thread, its program is compiled on another."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from pipeline.engines import rows
+from pipeline.engines.lanes import devices, selfcheck, signature, sizing
+from pipeline.engines.lanes.berth import Entry, Key
+from pipeline.engines.lanes.clock import Clock
+from pipeline.engines.lanes.program import Program
+from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.twin import Batch, Twin
+from pipeline.seeds import derived
+from pipeline.values import Array, Budget, Candidate, Data, Settings, Split
+
+# Orders of a call's epochs are sent to the devices: as many as are nothing beside the rows.
+_ORDER_ROWS, _MOST_EPOCHS = 32_768, 64
+_CHECKED_ROWS = 2
+
+
+class Builder:
+    """Builds models and compiles programs, off the search loop's thread.
+
+    Args:
+        build: makes a compiled model of settings and data, as `Task.build`.
+        folds: the data of each fold; one for training without folds.
+        whole: the split that folds are taken from; None without folds.
+        budget: what ends a training.
+        lanes: of each program; None to choose.
+        trials: as many as there will be, at most.
+        clock: is told how long compiling took.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Settings, Data], keras.Model],
+        folds: Sequence[Data],
+        whole: Split | None,
+        budget: Budget,
+        lanes: int | None,
+        trials: int,
+        clock: Clock,
+    ) -> None:
+        self._build, self._folds, self._budget, self._trials, self._clock = (
+            build,
+            folds,
+            budget,
+            trials,
+            clock,
+        )
+        self._mesh = devices.mesh(lanes)
+        self._chosen = lanes is not None
+        self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
+        self._data = devices.DataOnDevices(folds, whole, self._mesh)
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self._twins: dict[str, Twin] = {}
+        self._compared: set[str] = set()
+        self._refused: dict[str, str] = {}
+
+    def build(self, candidate: Candidate) -> "Future[list[Entry]]":
+        """Its models, one for each fold, ready for a lane; raises Refusal, or what building raised."""
+        return self._builder.submit(self._prepare, candidate)
+
+    def compile(self, entry: Entry) -> "Future[Program]":
+        """The program of an entry's models, compared with them; raises Refusal."""
+        return self._compiler.submit(self._compile, entry)
+
+    def refuse(self, structure: str, reason: str) -> None:
+        """Remembers that lanes cannot take models of this structure."""
+        self._refused[structure] = reason
+
+    def close(self) -> None:
+        for pool in (self._builder, self._compiler):
+            pool.shutdown(cancel_futures=True)
+        self._twins.clear()
+
+    def _prepare(self, candidate: Candidate) -> list[Entry]:
+        """Builds the candidate's models, one for each fold; on the builder's thread."""
+        return [self._entry(candidate, fold, data) for fold, data in enumerate(self._folds)]
+
+    def _entry(self, candidate: Candidate, fold: int, data: Data) -> Entry:
+        seed = derived(candidate.seed, fold)
+        # As under fit: initial weights derive from the trial's seed (and fold) alone.
+        keras.utils.set_random_seed(seed)
+        plain = self._build(candidate.settings, data)
+        structure = signature.of_model(plain, own_tables=len(self._folds) > 1).digest
+        if structure in self._refused:
+            raise Refusal(self._refused[structure])
+        key = Key(
+            structure,
+            int(candidate.settings["batch_size"]),
+            bool(candidate.settings["shuffle"]),
+            data.train.rows,
+            data.validation.rows,
+        )
+        batch = _batch(data.train, plain, np.arange(min(_CHECKED_ROWS, data.train.rows)))
+        if structure not in self._twins:
+            self._twins[structure] = Twin(plain, batch, key.batch_size)
+        twin = self._twins[structure]
+        return Entry(candidate, fold, key, plain, twin, twin.values(plain, batch, seed))
+
+    def _compile(self, entry: Entry) -> Program:
+        """Compiles the program of an entry's models and compares it with them; on the compiler's thread."""
+        began = time.monotonic()
+        there = self._data.of(entry.fold, entry.plain)
+        most_epochs = max(1, min(_MOST_EPOCHS, _ORDER_ROWS // there.learn_rows))
+
+        def make(lanes: int) -> Program:
+            program = Program(
+                entry.twin, self._budget, entry.key.batch_size, there, lanes, self._mesh, most_epochs
+            )
+            program.compile(entry.values)
+            return program
+
+        try:
+            program = self._sized(make, entry)
+            if entry.key.structure not in self._compared:
+                self._compare(program, entry)
+                self._compared.add(entry.key.structure)
+        except Refusal:
+            raise
+        except Exception as error:
+            # Whatever tracing a layer of the user's raises.
+            raise Refusal(f"its step cannot be compiled for lanes: {in_short(error)}") from error
+        finally:
+            self._clock.compiled(time.monotonic() - began)
+        return program
+
+    def _sized(self, make: Callable[[int], Program], entry: Entry) -> Program:
+        """A program of as many lanes as the first one was found to run best with."""
+        if self._chosen:
+            return make(self.lanes)
+        trainings = self._trials * len(self._folds)
+        program, self.lanes = sizing.choose(
+            make, entry.values, self.lanes, self._mesh.size, trainings, trainings * self._budget.epochs
+        )
+        self._chosen = True
+        return program
+
+    def _compare(self, program: Program, entry: Entry) -> None:
+        data = self._folds[entry.fold]
+        learn, check = np.arange(data.train.rows, dtype=np.int32), None
+        if data.fold is not None:
+            learn = data.fold.learn.astype(np.int32)
+            check = np.tile(data.fold.check.astype(np.int32), (self.lanes, 1))
+        with entry.twin.lock:
+            batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
+            orders = (program.orders([learn]), check)
+            selfcheck.compare(program, entry.twin, entry.plain, entry.values, batch, orders)
+
+
+def _batch(split: Split, model: keras.Model, numbers: Array) -> Batch:
+    """Rows as Keras's train_step takes them."""
+    return rows.for_keras(split.take(numbers), model)

@@ -1,0 +1,265 @@
+"""The lanes engine: trials of one structure side by side in one program, refilled as they end.
+
+Three threads keep the programs fed: one builds the models of candidates, one compiles, one saves what has
+ended. While a call runs, the search loop handles what the last one brought.
+"""
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pipeline.engines.engine import Event, Times
+from pipeline.engines.lanes.berth import Berth, Call, Entry, Key
+from pipeline.engines.lanes.building import Builder
+from pipeline.engines.lanes.clock import Clock
+from pipeline.engines.lanes.finishing import Finisher
+from pipeline.engines.lanes.program import Program
+from pipeline.engines.lanes.refusal import Refusal
+from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
+
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A candidate that lanes cannot take, with the reason; it is not in the engine any more."""
+
+    candidate: Candidate
+    reason: str
+
+    @property
+    def number(self) -> int:
+        return self.candidate.number
+
+
+class LanesEngine:
+    """Trains many candidates side by side.
+
+    Args:
+        build: makes a compiled model of settings and data, as `Task.build`.
+        folds: the data of each fold; one for training without folds.
+        whole: the split that folds are taken from; None without folds.
+        budget: what ends a training, see `Budget`.
+        objective: the logged metric that scores a trial.
+        folder: where the trained models are put; it exists.
+        lanes: of each program; None to choose.
+        seed: the study's, from which row orders derive.
+        trials: as many as there will be, at most.
+    """
+
+    def __init__(  # noqa: PLR0913  # it is built in one place
+        self,
+        build: Callable[[Settings, Data], keras.Model],
+        folds: Sequence[Data],
+        whole: Split | None,
+        budget: Budget,
+        objective: Objective,
+        folder: Path,
+        *,
+        lanes: int | None,
+        seed: int,
+        trials: int,
+    ) -> None:
+        self._clock = Clock()
+        self._folds, self._budget, self._objective, self._seed = tuple(folds), budget, objective, seed
+        self._builder = Builder(build, self._folds, whole, budget, lanes, trials, self._clock)
+        self._finisher = Finisher(objective, self._folds[0], folder, seed)
+        self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
+        self._candidates: dict[int, Candidate] = {}
+        self._building: dict[Future[list[Entry]], Candidate] = {}
+        self._compiling: dict[Key, tuple[Future[Program], list[Entry]]] = {}
+        self._berths: dict[Key, Berth] = {}
+        self._finishing: dict[Future[Outcome], int] = {}
+        self._folds_done: dict[int, list[tuple[Entry, int]]] = {}
+
+    # The engine's interface
+
+    def free(self) -> int:
+        # To begin with as many as a program has lanes; then enough that the next is ready in time.
+        wanted = max(1, self._builder.lanes // 2) if self._berths else self._builder.lanes
+        return max(0, wanted - self._unplaced())
+
+    def add(self, candidate: Candidate) -> None:
+        self._candidates[candidate.number] = candidate
+        self._building[self._builder.build(candidate)] = candidate
+
+    def step(self) -> Sequence[Event | Refused]:
+        events: list[Event | Refused] = []
+        self._place(events)
+        self._launch()
+        under_way = [berth for berth in self._berths.values() if berth.call]
+        if under_way:
+            wait([berth.call.done for berth in under_way if berth.call], return_when=FIRST_COMPLETED)
+            for berth in under_way:
+                if berth.call and berth.call.done.done():
+                    self._take(berth, berth.call, events)
+        elif not events and not self._finished(events):
+            pending: list[Future[Any]] = [*self._building, *self._finishing]
+            pending += [future for future, _ in self._compiling.values()]
+            if pending:
+                wait(pending, timeout=_WAIT_SECONDS, return_when=FIRST_COMPLETED)
+        self._finished(events)
+        return events
+
+    def drop(self, number: int) -> None:
+        if self._candidates.pop(number, None) is None:
+            raise RuntimeError(f"trial {number} is not running")
+        for berth in self._berths.values():
+            berth.drop(number)
+        for key, (future, entries) in self._compiling.items():
+            kept = [entry for entry in entries if entry.candidate.number != number]
+            self._compiling[key] = (future, kept)
+        self._folds_done.pop(number, None)
+
+    def times(self) -> Times:
+        return self._clock.times()
+
+    def running(self) -> set[int]:
+        """The trials that it has."""
+        return set(self._candidates)
+
+    def close(self) -> None:
+        self._builder.close()
+        self._finisher.close()
+        self._watcher.shutdown(cancel_futures=True)
+        self._berths.clear()
+
+    # From candidate to lane
+
+    def _unplaced(self) -> int:
+        """Candidates that are in no lane yet."""
+        queued = {entry.candidate.number for berth in self._berths.values() for entry in berth.waiting}
+        queued |= {entry.candidate.number for _, entries in self._compiling.values() for entry in entries}
+        queued |= {candidate.number for candidate in self._building.values()}
+        return len(queued & self._candidates.keys())
+
+    def _place(self, events: list[Event | Refused]) -> None:
+        """Sends what is built to its program, and programs that are compiled to work."""
+        for future in [future for future in self._building if future.done()]:
+            candidate = self._building.pop(future)
+            if candidate.number not in self._candidates:
+                continue
+            try:
+                entries = future.result()
+            except Refusal as refusal:
+                self._refuse(candidate, str(refusal), events)
+            except Exception as error:
+                self._fail(candidate, error, events)
+            else:
+                for entry in entries:
+                    self._queue(entry)
+        for key in [key for key, (future, _) in self._compiling.items() if future.done()]:
+            future_program, entries = self._compiling.pop(key)
+            self._open(key, future_program, entries, events)
+
+    def _queue(self, entry: Entry) -> None:
+        if entry.key in self._berths:
+            self._berths[entry.key].waiting.append(entry)
+        elif entry.key in self._compiling:
+            self._compiling[entry.key][1].append(entry)
+        else:
+            self._compiling[entry.key] = (self._builder.compile(entry), [entry])
+
+    def _open(
+        self, key: Key, future: "Future[Program]", entries: list[Entry], events: list[Event | Refused]
+    ) -> None:
+        try:
+            program = future.result()
+        except Refusal as refusal:
+            self._builder.refuse(key.structure, str(refusal))
+            for candidate in {entry.candidate.number: entry.candidate for entry in entries}.values():
+                self._refuse(candidate, str(refusal), events)
+            return
+        berth = Berth(key, program, self._seed, self._folds, self._watcher)
+        berth.waiting.extend(entry for entry in entries if entry.candidate.number in self._candidates)
+        self._berths[key] = berth
+
+    def _refuse(self, candidate: Candidate, reason: str, events: list[Event | Refused]) -> None:
+        if self._candidates.pop(candidate.number, None):
+            events.append(Refused(candidate, reason))
+
+    def _fail(self, candidate: Candidate, error: Exception, events: list[Event | Refused]) -> None:
+        # Whatever a model of the user's raises ends this trial, with its reason, and no other.
+        if self._candidates.pop(candidate.number, None):
+            first_line = (str(error).strip() or "no message").splitlines()[0]
+            detail = "".join(traceback.format_exception(error))
+            reason = f"{type(error).__name__}: {first_line} (on jax; engine=fit trains on TensorFlow)"
+            events.append(Outcome(candidate.number, failure=reason, detail=detail))
+
+    # Calls
+
+    def _launch(self) -> None:
+        for berth in self._berths.values():
+            if not berth.call and berth.busy:
+                berth.launch(self._budget.epochs)
+                self._clock.began(berth.call.begun if berth.call else time.monotonic())
+
+    def _take(self, berth: Berth, call: Call, events: list[Event | Refused]) -> None:
+        """What a call brought: its epochs, and the lanes that ended in it."""
+        report, ended = berth.finish(call)
+        self._clock.ended(call.begun, ended, int(report.ran.sum()), call.epochs * berth.lanes)
+        for epoch in range(call.epochs):
+            for lane, entry in enumerate(call.entries):
+                if entry is not None and berth.entries[lane] is entry and report.ran[epoch, lane]:
+                    metrics = {name: float(values[epoch, lane]) for name, values in report.metrics.items()}
+                    self._epoch(berth, lane, entry, metrics, events)
+        for lane, entry in enumerate(call.entries):
+            if entry is not None and berth.entries[lane] is entry and not report.alive[lane]:
+                self._retire(berth, lane, entry, events)
+        # The devices go on while the search loop handles the events.
+        self._launch()
+
+    def _epoch(
+        self, berth: Berth, lane: int, entry: Entry, metrics: dict[str, float], events: list[Event | Refused]
+    ) -> None:
+        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+        number, epoch = entry.candidate.number, len(entry.curve)
+        if broken:
+            berth.free(lane)
+            failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {epoch}"
+            if self._candidates.pop(number, None):
+                for other in self._berths.values():
+                    other.drop(number)
+                events.append(Outcome(number, failure=failure))
+            return
+        entry.curve.append(metrics)
+        events.append(Progress(number, entry.fold, epoch, metrics, metrics[self._objective.metric]))
+
+    def _retire(self, berth: Berth, lane: int, entry: Entry, events: list[Event | Refused]) -> None:
+        """Takes a training that ended out of its lane; its model is saved by the finisher."""
+        values, best_epoch = berth.best(lane, entry)
+        berth.free(lane)
+        ended = time.monotonic()
+        if len(self._folds) > 1:
+            self._score_fold(entry, best_epoch, ended, events)
+        else:
+            future = self._finisher.finish(entry, values, best_epoch, ended, berth.lanes)
+            self._finishing[future] = entry.candidate.number
+
+    def _score_fold(self, entry: Entry, best_epoch: int, ended: float, events: list[Event | Refused]) -> None:
+        """The end of a fold, and of its trial with the last one."""
+        number = entry.candidate.number
+        events.append(FoldScore(number, entry.fold, entry.curve[best_epoch][self._objective.metric]))
+        done = self._folds_done.setdefault(number, [])
+        done.append((entry, best_epoch))
+        if len(done) == len(self._folds):
+            events.append(self._finisher.mean(self._folds_done.pop(number), ended))
+            del self._candidates[number]
+
+    # From lane to outcome
+
+    def _finished(self, events: list[Event | Refused]) -> bool:
+        """Hands on the outcomes of what the finisher has saved; whether there were any."""
+        done = [future for future in self._finishing if future.done()]
+        for future in done:
+            number = self._finishing.pop(future)
+            if self._candidates.pop(number, None):
+                events.append(future.result())
+        return bool(done)

@@ -1,0 +1,225 @@
+"""One epoch of a device's lanes, as it is compiled: `vmap` over Keras's own train_step and test_step.
+
+Nothing here reduces over lanes. Axis letters in comments: L lanes, B rows of a batch, R rows.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from pipeline.engines import controllers
+from pipeline.engines.lanes import numbers, tables
+from pipeline.engines.lanes.state import Layout, State, choose, lane_axis, narrow
+from pipeline.engines.lanes.twin import Batch, Twin
+from pipeline.values import Budget
+
+Logs = dict[str, jax.Array]
+
+
+class Work(NamedTuple):
+    """What a call is asked to do. Its sizes are numbers in the program, so that no other needs compiling.
+
+    epochs: of the call. steps: full batches of an epoch. rest: 1 with the last, smaller batch, else 0.
+    checks: full validation batches.
+    """
+
+    epochs: Any
+    steps: Any
+    rest: Any
+    checks: Any
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How an epoch is cut. batch, check: rows of a batch; rest, check_rest: rows of the last, smaller one."""
+
+    batch: int
+    steps: int
+    rest: int
+    check: int
+    checks: int
+    check_rest: int
+
+
+class Epoch:
+    """An epoch of lanes, to be traced.
+
+    Args:
+        twin: of the lanes' models.
+        budget: of a trial.
+        layout: of the lanes.
+        sizes: of its batches.
+        own_rows: whether each lane has rows of its own (folds), told by their numbers.
+    """
+
+    def __init__(self, twin: Twin, budget: Budget, layout: Layout, sizes: Sizes, *, own_rows: bool) -> None:
+        self._twin, self._budget, self._layout, self._sizes, self._own = twin, budget, layout, sizes, own_rows
+        model = twin.model
+        model.reset_metrics()
+        self._fresh_metrics = [np.asarray(variable.value) for variable in model.metrics_variables]
+        self._metric_axes = [lane_axis(value.shape) for value in self._fresh_metrics]
+        self._rate = next(
+            place
+            for place, variable in enumerate(model.optimizer.variables)
+            if variable is model.optimizer._learning_rate
+        )
+
+    def logs(self, state: State) -> Logs:
+        """Logs in the shapes of an epoch's, (L,) each."""
+        results = self._results(self._fresh(state.alive.shape[0]))
+        return {
+            **results,
+            **{f"val_{name}": value for name, value in results.items()},
+            "learning_rate": state.optimizer[self._rate],
+            "ran": state.alive,
+            "alive": state.alive,
+        }
+
+    def run(
+        self, state: State, train: Batch, check: Batch, shared: Any, order: Any, checks: Any, work: Work
+    ) -> tuple[State, Logs]:
+        """One epoch; what Keras would log of it, by lane, with `ran` and `alive`.
+
+        Args:
+            state: the lanes.
+            train: all rows to learn from.
+            check: all validation rows.
+            shared: the tables, where lanes have none of their own.
+            order: row numbers, (R,), or (L, R) with rows of their own.
+            checks: with rows of their own, the numbers of the validation rows, (L, R).
+            work: how much of it to do.
+        """
+        fresh = self._fresh(state.alive.shape[0])
+        held = (state.numbers, state.tables if self._own else shared)
+        weights = (state.trainable, state.non_trainable, state.optimizer)
+        weights, metrics = self._train(held, weights, fresh, train, order, work)
+        checked = self._validate(held, weights, fresh, check, checks, work)
+        logs = self._results(metrics)
+        logs |= {f"val_{name}": value for name, value in self._results(checked).items()}
+        logs["learning_rate"] = weights[2][self._rate]
+        return self._judged(state, weights, logs)
+
+    def _judged(self, state: State, weights: tuple[Any, Any, Any], logs: Logs) -> tuple[State, Logs]:
+        """The lanes after an epoch, by what their controllers say of it."""
+        trainable, non_trainable, optimizer = weights
+        rate = logs["learning_rate"]
+        control, verdict = jax.vmap(partial(controllers.step, self._budget))(
+            state.control, state.epoch, logs[self._budget.monitor], rate
+        )
+        finite = jnp.stack([jnp.isfinite(value) for value in logs.values()]).all(0)
+        counts = state.alive & finite
+        optimizer[self._rate] = jnp.where(counts, verdict.learning_rate, rate)
+        kept = partial(jax.tree.map, partial(choose, verdict.improved & counts))
+        epoch = state.epoch + state.alive
+        alive = counts & ~verdict.stop & (epoch < self._budget.epochs)
+        after = State(
+            trainable,
+            non_trainable,
+            optimizer,
+            kept(trainable, state.best_trainable, self._layout.weights[0]),
+            kept(non_trainable, state.best_non_trainable, self._layout.weights[1]),
+            state.numbers,
+            state.tables,
+            jax.tree.map(partial(choose, counts), narrow(control), state.control, self._layout.axes.control),
+            epoch,
+            alive,
+        )
+        return after, logs | {"ran": state.alive, "alive": alive}
+
+    def _train(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
+        def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:
+            with self._bound(*held):
+                _, after = self._twin.model.train_step((*weights, metrics), _without_none(batch))
+            return tuple(list(group) for group in after[:3]), list(after[3])
+
+        lanes = self._over_lanes(one)
+
+        def step(rows: Any, carry: Any) -> Any:
+            return lanes(held, *carry, _take(data, rows))
+
+        def full(number: jax.Array, carry: Any) -> Any:
+            return step(jax.lax.dynamic_slice_in_dim(order, number * size, size, -1), carry)
+
+        size = self._sizes.batch
+        carry = jax.lax.fori_loop(0, work.steps, full, (weights, metrics))
+        if self._sizes.rest:
+            last = order[..., -self._sizes.rest :]
+            # A loop of one turn or none: a conditional would copy every weight.
+            carry = jax.lax.fori_loop(0, work.rest, lambda _, carry: step(last, carry), carry)
+        return carry
+
+    def _validate(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
+        def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:
+            with self._bound(*held):
+                state = (weights[0], weights[1], metrics)
+                _, after = self._twin.model.test_step(state, _without_none(batch))
+            return weights, list(after[2])
+
+        lanes = self._over_lanes(one)
+
+        def step(first: Any, size: int, metrics: Any) -> Any:
+            def cut(leaf: Any, axis: int) -> Any:
+                return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis)
+
+            batch = (
+                _take(data, cut(order, -1)) if self._own else jax.tree.map(lambda leaf: cut(leaf, 0), data)
+            )
+            return lanes(held, weights, metrics, batch)[1]
+
+        size = self._sizes.check
+        metrics = jax.lax.fori_loop(
+            0, work.checks, lambda number, metrics: step(number * size, size, metrics), metrics
+        )
+        if self._sizes.check_rest:
+            metrics = step(self._sizes.checks * size, self._sizes.check_rest, metrics)
+        return metrics
+
+    def _over_lanes(self, one: Callable[..., Any]) -> Callable[..., Any]:
+        """`one` over all lanes; in go numbers and tables, weights, metrics, and a batch, shared or own."""
+        own = 0 if self._own else None
+        return jax.vmap(
+            one,
+            in_axes=((0, own), self._layout.weights, self._metric_axes, own),
+            out_axes=(self._layout.weights, self._metric_axes),
+        )
+
+    @contextlib.contextmanager
+    def _bound(self, of_lane: jax.Array, tables_of_lane: Sequence[Any]) -> Iterator[None]:
+        with numbers.bound(self._twin.slots, of_lane), tables.bound(self._twin.model, tables_of_lane):
+            yield
+
+    def _fresh(self, lanes: int) -> list[jax.Array]:
+        """The metrics' variables before an epoch."""
+        return [
+            jnp.broadcast_to(jnp.expand_dims(value, axis), (*value.shape[:axis], lanes, *value.shape[axis:]))
+            for value, axis in zip(self._fresh_metrics, self._metric_axes, strict=True)
+        ]
+
+    def _results(self, metrics: list[jax.Array]) -> Logs:
+        """Keras's results of the metrics, by name, each (L,)."""
+        model = self._twin.model
+
+        def one(values: list[jax.Array]) -> Logs:
+            mapping = list(zip(model.metrics_variables, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return dict(model.get_metrics_result())
+
+        found: Logs = jax.vmap(one, in_axes=(self._metric_axes,))(metrics)
+        return found
+
+
+def _take(data: Batch, rows: jax.Array) -> Batch:
+    """Rows by their numbers: (B,) of all lanes, or (L, B) of each."""
+    taken: Batch = jax.tree.map(lambda leaf: leaf[rows], data)
+    return taken
+
+
+def _without_none(batch: Batch) -> Any:
+    return batch[:2] if batch[2] is None else batch

@@ -1,0 +1,87 @@
+"""From a lane to an outcome: on a thread of its own, the trained model is saved and its predictions made."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE
+from pipeline.engines.lanes.berth import Entry
+from pipeline.engines.lanes.predictor import Predictor
+from pipeline.engines.lanes.twin import Values
+from pipeline.metrics import class_probabilities
+from pipeline.values import Data, Objective, Outcome, Replay
+
+
+class Finisher:
+    """Makes outcomes of trainings that ended.
+
+    Args:
+        objective: the logged metric that scores a trial.
+        data: whose validation rows are predicted.
+        folder: where the trained models are put; it exists.
+        seed: the study's.
+    """
+
+    def __init__(self, objective: Objective, data: Data, folder: Path, seed: int) -> None:
+        self._objective, self._data, self._folder, self._seed = objective, data, folder, seed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="finisher")
+        self._predictors: dict[str, Predictor] = {}
+
+    def finish(
+        self, entry: Entry, values: Values, best_epoch: int, ended: float, lanes: int
+    ) -> "Future[Outcome]":
+        """The outcome of a trial without folds.
+
+        Args:
+            entry: the training.
+            values: its weights at the best epoch.
+            best_epoch: the number of that.
+            ended: when its lane ended, on `time.monotonic()`.
+            lanes: of its program.
+        """
+        return self._thread.submit(self._finish, entry, values, best_epoch, ended, lanes)
+
+    def mean(self, done: Sequence[tuple[Entry, int]], ended: float) -> Outcome:
+        """The outcome of a trial with folds, the means over them; by each fold's entry and best epoch."""
+        best = [entry.curve[epoch] for entry, epoch in done]
+        mean = {name: float(np.mean([metrics[name] for metrics in best])) for name in best[0]}
+        return Outcome(
+            done[0][0].candidate.number,
+            value=mean[self._objective.metric],
+            best_epoch=round(float(np.mean([epoch for _, epoch in done]))),
+            epochs=sum(len(entry.curve) for entry, _ in done),
+            seconds=ended - min(entry.started for entry, _ in done),
+            metrics=mean,
+        )
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _finish(self, entry: Entry, values: Values, best_epoch: int, ended: float, lanes: int) -> Outcome:
+        """The end of a trial; on the finisher's thread."""
+        number, metrics = entry.candidate.number, entry.curve[best_epoch]
+        folder = self._folder / str(number)
+        folder.mkdir(exist_ok=True)
+        entry.twin.write_back(values, entry.plain)
+        entry.plain.save(folder / MODEL_FILE)
+        return Outcome(
+            number,
+            value=metrics[self._objective.metric],
+            best_epoch=best_epoch,
+            epochs=len(entry.curve),
+            seconds=ended - entry.started,
+            metrics=metrics,
+            model_file=folder / MODEL_FILE,
+            predictions_file=self._predict(entry, values, folder),
+            replay=Replay(self._seed, entry.key.number, entry.first_epoch, lanes),
+        )
+
+    def _predict(self, entry: Entry, values: Values, folder: Path) -> Path | None:
+        predictor = self._predictors.setdefault(entry.key.structure, Predictor(entry.twin))
+        answers = predictor.predict(values, self._data.validation)
+        if not isinstance(answers, np.ndarray):
+            return None
+        np.save(folder / PREDICTIONS_FILE, class_probabilities(answers).astype(np.float32))
+        return folder / PREDICTIONS_FILE

@@ -1,0 +1,135 @@
+"""A program's first use: one step of its lanes against one step of the plain Keras model.
+
+A twin that reads a number in one place and not in another would train wrongly in silence. So before a
+signature's first trial counts, one gradient step of a lane is compared with Keras's own, in every variable.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from pipeline.engines.lanes import numbers
+from pipeline.engines.lanes.program import Program
+from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.twin import Batch, Twin, Values
+from pipeline.values import Array
+
+# Steps in float32 differ by rounding, which some variables amplify: a bias before a BatchNormalization has a
+# gradient of pure rounding, and Adam makes a full step of it. How much is measured: the plain step is done
+# once more from weights moved by one rounding.
+_ROUNDING = 1e-6
+_OF_ROUNDING = 30.0
+_OF_STEP = 1e-3
+_RANDOM = ("rate", "stddev")
+
+
+def compare(
+    program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
+) -> None:
+    """Does one step both ways.
+
+    Args:
+        program: compiled; its lanes are free.
+        twin: the program's.
+        plain: the model whose lane starts with `values`.
+        values: of `plain`.
+        batch: the rows of the program's first step, as `train_step` takes them.
+        orders: the row order and validation order of a call whose first step sees `batch`.
+
+    Raises:
+        Refusal: they differ by more than rounding explains.
+    """
+    quiet = _without_noise(twin, values)
+    lanes = program.layout
+    state = lanes.admit(lanes.start(quiet), [0], [quiet])
+    state, _ = program.some_steps(state, 1, *orders)
+    after = lanes.current(state, 0)
+    with _noise_off(plain):
+        step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])
+        ours, theirs = _lists(after), _lists_of(step, twin, plain, quiet, after, 0.0)
+        moved = _lists_of(step, twin, plain, quiet, after, _ROUNDING)
+    before = _lists(quiet)
+    names = [
+        variable.path for variable in (*twin.model.trainable_variables, *twin.model.non_trainable_variables)
+    ]
+    names += [variable.path for variable in twin.model.optimizer.variables]
+    for name, start, mine, its, shaken in zip(names, before, ours, theirs, moved, strict=True):
+        allowed = _OF_ROUNDING * _size(its - shaken) + _OF_STEP * _size(its - start) + 1e-7 * (1 + _size(its))
+        if not _size(mine - its) <= allowed:
+            raise Refusal(
+                f"one step of its twin differs from its own: {name} by {_size(mine - its):.2g}, and rounding"
+                f" explains {allowed:.2g}"
+            )
+
+
+def _lists(values: Values) -> list[Array]:
+    return [
+        np.asarray(value, np.float64)
+        for value in (*values.trainable, *values.non_trainable, *values.optimizer)
+    ]
+
+
+def _lists_of(
+    step: Any, twin: Twin, plain: keras.Model, values: Values, missing: Values, moved: float
+) -> list[Array]:
+    """The plain model's variables after one step from a lane's values, in the twin's order.
+
+    missing: in place of those that only the twin has, such as the velocity of a momentum that is zero.
+    """
+    trainable, non_trainable, optimizer = twin.to_plain(values, plain)
+    rng = np.random.default_rng(0)
+    trainable = [
+        (value * (1 + moved * rng.choice([-1, 1], value.shape))).astype(value.dtype) for value in trainable
+    ]
+    plain.reset_metrics()
+    metrics = [variable.value for variable in plain.metrics_variables]
+    after = step(trainable, (non_trainable, optimizer, metrics))
+    return _lists(twin.from_plain(after, missing, plain))
+
+
+def _given(batch: Batch) -> Any:
+    return batch[:2] if batch[2] is None else batch
+
+
+def _size(difference: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(difference)))) if difference.size else 0.0
+
+
+def _without_noise(twin: Twin, values: Values) -> Values:
+    """The lane with every rate of a random layer at zero: its bits are not Keras's, so masks would differ."""
+    off = [_random_slot(slot.name) for slot in twin.slots]
+    return values._replace(numbers=np.where(off, 0, values.numbers).astype(values.numbers.dtype))
+
+
+def _random_slot(name: str) -> bool:
+    layer, _, number = name.rpartition(".")
+    return number in _RANDOM and any(
+        layer.split(":")[-1] == kind.__name__ for kind in numbers.OF_LAYERS if _is_random(kind)
+    )
+
+
+def _is_random(kind: type) -> bool:
+    return bool(set(numbers.OF_LAYERS[kind]) & set(_RANDOM))
+
+
+@contextlib.contextmanager
+def _noise_off(plain: keras.Model) -> Iterator[None]:
+    places = [
+        (layer, name)
+        for layer in plain._flatten_layers(include_self=False)
+        if type(layer) in numbers.OF_LAYERS
+        for name in numbers.OF_LAYERS[type(layer)]
+        if name in _RANDOM
+    ]
+    own = [getattr(layer, name) for layer, name in places]
+    for layer, name in places:
+        setattr(layer, name, 0.0)
+    try:
+        yield
+    finally:
+        for (layer, name), value in zip(places, own, strict=True):
+            setattr(layer, name, value)

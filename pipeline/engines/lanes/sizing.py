@@ -1,0 +1,110 @@
+"""How many lanes a program has: from memory, and from a short measurement where it pays.
+
+More lanes share the cost of a step until a core's cache, or a device's arithmetic, is full. Every count that
+is tried has to be compiled, so others than the first are tried only for studies long enough.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import jax
+
+from pipeline.engines.lanes.program import Program
+from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.twin import Values
+
+# Lanes on each device to begin with.
+_FIRST = {"cpu": 4}
+_FIRST_ELSEWHERE = 64
+_MOST = 4096
+# Of the device's memory, for one program; others and what runs beside need some, too.
+_SHARE = 0.6
+# A compilation that a study of twenty times its length can save a tenth of is worth it.
+_WORTH, _GAIN = 20.0, 0.9
+_STEPS, _REPEATS = 4, 3
+
+
+def first_count(devices: int, most: int) -> int:
+    """The count to begin with, a multiple of the devices.
+
+    most: as many trainings as there will ever be at once.
+    """
+    count = _FIRST.get(jax.default_backend(), _FIRST_ELSEWHERE) * devices
+    while count > devices and count // 2 >= most and count // 2 % devices == 0:
+        count //= 2
+    return count
+
+
+def choose(
+    make: Callable[[int], Program], values: Values, first: int, devices: int, most: int, epochs: float
+) -> tuple[Program, int]:
+    """A compiled program of a good number of lanes, and the number.
+
+    Args:
+        make: compiles a program of so many lanes.
+        values: of any lane.
+        first: the count to begin with.
+        devices: the count is a multiple of it.
+        most: as many lanes as there are trainings.
+        epochs: trial-epochs that the study will train, at most.
+
+    Raises:
+        Refusal: not even a lane on each device fits the memory.
+    """
+    program, count, seconds = _fitting(make, first, devices)
+    best = _lane_step(program, values)
+    if epochs * program.steps * best < _WORTH * seconds:
+        return program, count
+    for factor in (2.0, 0.5):
+        improved = True
+        while improved:
+            improved, tried = False, int(count * factor)
+            if tried % devices or not devices <= tried <= min(_MOST, max(most, first)):
+                break
+            other = make(tried)
+            if other.memory() > _SHARE * _memory():
+                break
+            took = _lane_step(other, values)
+            if took < _GAIN * best:
+                program, count, best, improved = other, tried, took, True
+        if count != first:
+            break
+    return program, count
+
+
+def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:
+    """The first program that fits the memory, its lanes, and how long it took to compile."""
+    while True:
+        began = time.monotonic()
+        program = make(count)
+        seconds = time.monotonic() - began
+        if program.memory() <= _SHARE * _memory():
+            return program, count, seconds
+        if count // 2 < devices or count // 2 % devices:
+            raise Refusal(f"{count} lanes of it need {program.memory() / 2**30:.1f} GiB, which is not there")
+        count //= 2
+
+
+def _lane_step(program: Program, values: Values) -> float:
+    """Seconds of a gradient step, for each lane: the best of some tries, after one that warms up."""
+    state = program.layout.start(values)
+    state = program.layout.admit(state, list(range(program.lanes)), [values] * program.lanes)
+    tries = []
+    for _ in range(1 + _REPEATS):
+        began = time.monotonic()
+        state, steps = program.some_steps(state, _STEPS)
+        jax.block_until_ready(state.trainable)
+        tries.append((time.monotonic() - began) / steps / program.lanes)
+    return min(tries[1:])
+
+
+def _memory() -> float:
+    """Bytes that a device has, or that are free on the machine."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return float(statistics["bytes_limit"])
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        # All devices of a CPU share it.
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(jax.devices())
+    return float("inf")

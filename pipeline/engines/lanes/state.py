@@ -1,0 +1,212 @@
+"""The lanes of a program on its devices: which axis of each array is theirs, and what goes in and out.
+
+Weights have the lane axis before their last, so that a batch shared by the lanes meets all their kernels in
+one matrix product; vectors and scalars have it first.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from pipeline.engines import controllers
+from pipeline.engines.lanes import tables
+from pipeline.engines.lanes.twin import Twin, Values
+from pipeline.values import Array, Budget
+
+AXIS = "lanes"
+
+
+class State(NamedTuple):
+    """All lanes, or something for each of their arrays; L is the number of lanes.
+
+    numbers: (L, slots). tables: (L, ...) each where every lane has rows of its own, else none. control: of
+    (L,). epoch: (L,), epochs trained. alive: (L,), whether the lane goes on.
+    """
+
+    trainable: Any
+    non_trainable: Any
+    optimizer: Any
+    best_trainable: Any
+    best_non_trainable: Any
+    numbers: Any
+    tables: Any
+    control: Any
+    epoch: Any
+    alive: Any
+
+
+class Layout:
+    """How the lanes of a twin lie in arrays, and the arrays on devices.
+
+    Args:
+        twin: of the lanes' models.
+        budget: of a trial.
+        lanes: how many.
+        mesh: the devices that share them.
+        own_tables: whether each lane has tables of its own.
+    """
+
+    def __init__(self, twin: Twin, budget: Budget, lanes: int, mesh: Mesh, *, own_tables: bool) -> None:
+        self.lanes = lanes
+        self._budget, self._mesh, self._own_tables = budget, mesh, own_tables
+        model = twin.model
+        trainable, non_trainable, optimizer = (
+            [lane_axis(variable.shape) for variable in group]
+            for group in (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+        )
+        self.weights = (trainable, non_trainable, optimizer)
+        self.axes = State(
+            trainable,
+            non_trainable,
+            optimizer,
+            trainable,
+            non_trainable,
+            numbers=0,
+            tables=[0] * (len(tables.of_model(model)) if own_tables else 0),
+            control=jax.tree.map(lambda _: 0, controllers.start(budget)),
+            epoch=0,
+            alive=0,
+        )
+        self.specs = jax.tree.map(lambda axis: PartitionSpec(*([None] * axis), AXIS), self.axes)
+        self._shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
+        self._admit = jax.jit(self._admitted, donate_argnums=0)
+        self._take = jax.jit(self._taken)
+
+    def shapes(self, values: Values) -> State:
+        """The arrays' shapes, types and places."""
+        shaped: State = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            jax.eval_shape(partial(self._empty, values)),
+            self._shardings,
+        )
+        return shaped
+
+    def start(self, values: Values) -> State:
+        """Lanes of which none is alive. values: of any lane."""
+        state: State = jax.jit(partial(self._empty, values), out_shardings=self._shardings)()
+        return state
+
+    def admit(self, state: State, places: Sequence[int], values: Sequence[Values]) -> State:
+        """Puts trainings at their start into lanes; `state` is used up."""
+        chosen = np.zeros(self.lanes, bool)
+        chosen[list(places)] = True
+        admitted: State = self._admit(state, self._stacked(places, values), chosen)
+        return admitted
+
+    def best(self, state: State, lane: int) -> Values:
+        """A lane's weights at its best epoch, with its optimiser as it is now."""
+        return self._values(state, (state.best_trainable, state.best_non_trainable, state.optimizer), lane)
+
+    def current(self, state: State, lane: int) -> Values:
+        """A lane as it is now."""
+        return self._values(state, (state.trainable, state.non_trainable, state.optimizer), lane)
+
+    def _values(self, state: State, groups: tuple[Any, Any, Any], lane: int) -> Values:
+        arrays = (*groups, state.numbers, state.tables)
+        axes = (*self.weights, self.axes.numbers, self.axes.tables)
+        share = self.lanes // self._mesh.size
+        device, place = divmod(lane, share)
+        shards = jax.tree.map(lambda array, axis: _shard(array, axis, device * share), arrays, axes)
+        # A copy: on a CPU the arrays would be views of memory that the next call takes over.
+        found = jax.tree.map(np.array, self._take(shards, place))
+        trainable, non_trainable, optimizer, of_lane, own = found
+        return Values(trainable, non_trainable, optimizer, of_lane, own)
+
+    def _taken(self, shards: Any, place: jax.Array) -> Any:
+        axes = (*self.weights, self.axes.numbers, self.axes.tables)
+        return jax.tree.map(
+            lambda array, axis: jax.lax.dynamic_index_in_dim(array, place, axis, keepdims=False), shards, axes
+        )
+
+    def _empty(self, values: Values) -> State:
+        one = self._one(values)._replace(alive=np.zeros((), bool))
+        many: State = jax.tree.map(
+            lambda leaf, axis: jnp.repeat(jnp.expand_dims(leaf, axis), self.lanes, axis),
+            one,
+            self.axes._replace(control=()),
+        )
+        return many._replace(control=fresh_control(self._budget, self.lanes))
+
+    def _one(self, values: Values) -> State:
+        """A lane at its start, but for its controllers, whose numbers of 64 bits are made on the device."""
+        return State(
+            values.trainable,
+            values.non_trainable,
+            values.optimizer,
+            values.trainable,
+            values.non_trainable,
+            values.numbers,
+            list(values.tables) if self._own_tables else [],
+            control=(),
+            epoch=np.zeros((), np.int32),
+            alive=np.ones((), bool),
+        )
+
+    def _stacked(self, places: Sequence[int], values: Sequence[Values]) -> State:
+        """Lanes at their start in their places, and zeros elsewhere."""
+
+        def stack(axis: int, *leaves: Array) -> Array:
+            shape = np.shape(leaves[0])
+            whole = np.zeros((*shape[:axis], self.lanes, *shape[axis:]), leaves[0].dtype)
+            for place, leaf in zip(places, leaves, strict=True):
+                whole[(slice(None),) * axis + (place,)] = leaf
+            return whole
+
+        starts = [self._one(value) for value in values]
+        stacked: State = jax.tree.map(stack, self.axes._replace(control=()), *starts)
+        return stacked
+
+    def _admitted(self, state: State, new: State, chosen: jax.Array) -> State:
+        control = jax.tree.map(
+            partial(choose, chosen), fresh_control(self._budget, self.lanes), state.control, self.axes.control
+        )
+        rest: State = jax.tree.map(
+            partial(choose, chosen), new, state._replace(control=()), self.axes._replace(control=())
+        )
+        return rest._replace(control=control)
+
+
+def lane_axis(shape: Sequence[int]) -> int:
+    """Where the lane axis goes in an array that has this shape in one lane."""
+    return max(0, len(shape) - 1)
+
+
+def choose(which: jax.Array, new: jax.Array, old: jax.Array, axis: int) -> jax.Array:
+    """`new` in the lanes of `which`, (L,), `old` in the others."""
+    shape = [1] * new.ndim
+    shape[axis] = -1
+    return jnp.where(which.reshape(shape), new, old)
+
+
+def fresh_control(budget: Budget, lanes: int) -> controllers.Controllers:
+    """The controllers of lanes at their start, (lanes,) each."""
+    start = narrow(controllers.start(budget))
+    fresh: controllers.Controllers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes,)), start)
+    return fresh
+
+
+def narrow(control: controllers.Controllers) -> controllers.Controllers:
+    """Controllers whose values have the width in which a program logs them; nothing is lost by it.
+
+    What crosses the border of a program has no 64 bits, unless everything has.
+    """
+    dtype = keras.config.floatx()
+    with jax.enable_x64(new_val=True):
+        narrowed: controllers.Controllers = jax.tree.map(
+            lambda leaf: leaf.astype(dtype) if leaf.dtype == jnp.float64 else leaf, control
+        )
+    return narrowed
+
+
+def _shard(array: jax.Array, axis: int, first: int) -> jax.Array:
+    """The part of the lanes from `first` on, on the device that has it."""
+    for shard in array.addressable_shards:
+        if (shard.index[axis].start or 0) == first:
+            return shard.data
+    raise LookupError(f"no device here has lane {first}")
