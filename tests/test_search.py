@@ -22,6 +22,12 @@ from pipeline.errors import RunError, UserError
 from pipeline.tasks import iris
 
 
+@pytest.fixture(autouse=True)
+def _one_hidden_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow takes seconds to compile each layer of each trial; what is tested here needs only one."""
+    monkeypatch.setattr(iris, "_WIDTHS", (8,))
+
+
 def runs() -> dict[str, list[Run]]:
     """All runs of the store: the parents by themselves under "", trials by their parent's id."""
     client = MlflowClient()

@@ -26,12 +26,13 @@ def choose(engine: str) -> str:
     Raises:
         UserError: Keras has no such backend, its package is not installed, or lanes cannot run on it.
     """
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked is not None and asked not in _PACKAGES:
+        raise UserError(f"KERAS_BACKEND: must be one of {', '.join(_PACKAGES)}, but is {asked!r}")
     if "keras" in sys.modules:
         backend: str = sys.modules["keras"].backend.backend()
     else:
         backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow" if engine == "fit" else "jax")
-    if backend not in _PACKAGES:
-        raise UserError(f"KERAS_BACKEND: must be one of {', '.join(_PACKAGES)}, but is {backend!r}")
     if importlib.util.find_spec(_PACKAGES[backend]) is None:
         raise UserError(
             f"KERAS_BACKEND: {backend} needs the package {_PACKAGES[backend]}, which is not installed"

@@ -79,9 +79,13 @@ def lanes_of(name: str) -> list[dict]:
     ]
 
 
-# The model of mnist is that of digits.
+# Convolutions take longest to compile.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "mnist" else ()) for name in tasks.NAMES]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("digits", "mnist") else ())
+        for name in tasks.NAMES
+    ],
 )
 def test_the_first_epoch_of_a_task_equals_model_fit(name: str, tmp_path: Path) -> None:
     data, task = named(name), tasks.find(name)

@@ -67,7 +67,7 @@ EPOCHS = {"iris": 30, "fashion_mnist": 10, "imdb": 5, "digits": 2, "mnist": 2}
 
 @pytest.mark.parametrize(
     "name",
-    ["iris", *(pytest.param(name, marks=pytest.mark.slow) for name in tasks.NAMES if name != "iris")],
+    [pytest.param(name, marks=pytest.mark.slow) for name in tasks.NAMES],
 )
 def test_epochs_of_a_task_equal_model_fit(name: str, tmp_path: Path) -> None:
     candidates = [Candidate(n, 50 + n, settings) for n, settings in enumerate(lanes_of(name))]
@@ -283,11 +283,7 @@ _MORE = [
     (2, "waves", "Nadam"),
     (4, "words", "Adam"),
 ]
-_MORE += [
-    (10 + number, family, KINDS[(number + 3 * place) % len(KINDS)])
-    for place, family in enumerate(FAMILIES)
-    for number in range(len(KINDS))
-]
+_MORE += [(10 + number, list(FAMILIES)[number % len(FAMILIES)], kind) for number, kind in enumerate(KINDS)]
 MODELS = [*_QUICK, *(pytest.param(*which, marks=pytest.mark.slow) for which in _MORE)]
 
 

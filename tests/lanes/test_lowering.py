@@ -86,7 +86,14 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize(("place", "given"), list(enumerate(FULL)), ids=str)
+@pytest.mark.parametrize(
+    ("place", "given"),
+    [
+        pytest.param(place, given, marks=() if place in (0, 1, 4, 7, 13) else pytest.mark.slow)
+        for place, given in enumerate(FULL)
+    ],
+    ids=str,
+)
 def test_a_convolution_in_each_form(place: int, given: Any) -> None:
     *parts, space = given
     window = Window(*parts)
@@ -213,7 +220,7 @@ def assert_same_model(build: Callable[[], keras.Model], expected: list[str] | No
 
 
 @pytest.mark.parametrize("name", ["the first", "patches", "xla"])
-@pytest.mark.parametrize("build", [image_model, series_model])
+@pytest.mark.parametrize("build", [pytest.param(image_model, marks=pytest.mark.slow), series_model])
 def test_a_model_is_what_it_was(build: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_LOWERING", name)
     assert_same_model(build)
@@ -258,9 +265,13 @@ def volume_chain() -> keras.Model:
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        (image_chain, ["blocks", "patches", "places", "blocks by product", "blocks by maximum"]),
+        pytest.param(
+            image_chain,
+            ["blocks", "patches", "places", "blocks by product", "blocks by maximum"],
+            marks=pytest.mark.slow,
+        ),
         (series_chain, ["blocks", "places", "blocks", "blocks by maximum", "blocks by product"]),
-        (volume_chain, ["blocks", "places", "blocks by maximum"]),
+        pytest.param(volume_chain, ["blocks", "places", "blocks by maximum"], marks=pytest.mark.slow),
     ],
 )
 def test_a_chain_in_blocks_is_what_it_was(

@@ -93,9 +93,9 @@ def seen(inputs: jax.Array, window: Window, value: float = 0.0) -> list[jax.Arra
 def kept(array: jax.Array) -> jax.Array:
     """The array, computed once, and its gradient likewise.
 
-    XLA computes elementwise operations again wherever their results are read, which may be once for each place
-    of a window. Its CPU compiler drops barriers before it joins operations, but a matrix product it computes
-    once; this one is exact for numbers that are finite.
+    XLA computes elementwise operations again wherever their results are read, which may be once for each
+    place of a window. Its CPU compiler drops barriers before it joins operations, but a matrix product it
+    computes once; this one is exact for numbers that are finite.
     """
     if jax.default_backend() != "cpu":
         return jax.lax.optimization_barrier(array)
