@@ -1,6 +1,7 @@
 """The commands, each from its checked parameters to what it leaves in MLflow."""
 
 import contextlib
+import gc
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from pipeline.progress import ProgressLine
 from pipeline.provenance import record_origin
 from pipeline.secrets import redacted
 from pipeline.tracking import trials
+from pipeline.tracking.apart import Process
 from pipeline.tracking.parent import Parent
 from pipeline.tracking.recorder import MEMBER, TRIAL, Recorder
 from pipeline.values import Data
@@ -33,7 +35,8 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         UserError: before the first trial.
         RunError: no trial completed, or MLflow cannot be written any more.
     """
-    with open_search(asked) as job, _ending(job.parent):
+    # Before anything else, as it takes as long to start as what comes before the first trial.
+    with _writer(asked["engine"]) as apart, open_search(asked) as job, _ending(job.parent):
         if not job.study.remaining(asked["trials"]) and job.study.closed:
             _say_complete(job)
             return None
@@ -43,7 +46,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
             # The first things written: a store that cannot keep them is found before the first trial.
             raise UserError(str(error)) from None
         deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
-        trained = _train_trials(job, deadline)
+        trained = _train_trials(job, deadline, apart)
         if len(job.folds) > 1:
             _train_finalists(job, deadline)
         numbers = _numbers(job)
@@ -67,8 +70,11 @@ def ensemble(asked: Mapping[str, Any]) -> Result:
         return _close(job, asked["method"], numbers)
 
 
-def _train_trials(job: Job, deadline: float) -> float:
-    """Trains the trials that are missing; when the last epoch ended, infinite if there was none."""
+def _train_trials(job: Job, deadline: float, apart: Process | None) -> float:
+    """Trains the trials that are missing; when the last epoch ended, infinite if there was none.
+
+    apart: writes to MLflow.
+    """
     asked, study = job.asked, job.study
     counts, best = study.counts(), study.finished()[:1]
     progress = ProgressLine(
@@ -78,9 +84,11 @@ def _train_trials(job: Job, deadline: float) -> float:
         (best[0].value, best[0].number) if best else None,
     )
     progress.say(_greeting(job))
+    # All modules are there to stay: no collection has to look through them again.
+    gc.freeze()
     with (
         choice.opened(_order(job, job.folds)) as engine,
-        contextlib.closing(Recorder(job.parent, len(job.folds))) as recorder,
+        contextlib.closing(Recorder(job.parent, len(job.folds), apart)) as recorder,
     ):
         rooms = loop.Rooms(
             study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
@@ -110,10 +118,24 @@ def _train_finalists(job: Job, deadline: float) -> None:
     wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
     there = trials.finished(job.parent, MEMBER)
     with (
+        _writer(job.asked["engine"]) as apart,
         choice.opened(_order(job, (job.data,))) as engine,
-        contextlib.closing(Recorder(job.parent, 1)) as recorder,
+        contextlib.closing(Recorder(job.parent, 1, apart)) as recorder,
     ):
         train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
+
+
+@contextlib.contextmanager
+def _writer(engine: str) -> Iterator[Process | None]:
+    """A process that writes to MLflow, for a block.
+
+    A trial in lanes takes a fraction of a second, and writing it as long; by fit, a thread has time enough.
+    """
+    if choice.name_of(engine) != "lanes":
+        yield None
+        return
+    with contextlib.closing(Process()) as process:
+        yield process
 
 
 def _say_no_model(job: Job) -> None:

@@ -2,7 +2,11 @@
 
 import http.server
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +21,7 @@ from pipeline.datasets import splits
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import redacted
 from pipeline.tracking import connection, models, trials
+from pipeline.tracking.apart import Process
 from pipeline.tracking.connection import connect
 from pipeline.tracking.parent import Parent, open_parent
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, TRIAL, Recorder
@@ -97,10 +102,13 @@ def test_a_deleted_experiment_is_said(client: MlflowClient) -> None:
         open_parent(client, "s", "iris", "")
 
 
-def test_a_trial_is_a_nested_run_with_params_curves_and_files(parent: Parent, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["by a thread", "by a process"])
+def test_a_trial_is_a_nested_run_with_params_curves_and_files(
+    parent: Parent, tmp_path: Path, *, apart: bool
+) -> None:
     file = tmp_path / "model.keras"
     file.write_bytes(b"weights")
-    with closing(Recorder(parent, folds=1)) as recorder:
+    with closing(Recorder(parent, folds=1, apart=Process() if apart else None)) as recorder:
         recorder.start(3, "trial-0003", {"dropout": 0.5, "max_norm": "none"}, {TRIAL: "3"})
         for epoch in range(5):
             metrics = {"loss": 1.0 / (epoch + 1), "val_loss": 2.0, "learning_rate": 0.1}
@@ -118,9 +126,9 @@ def test_a_trial_is_a_nested_run_with_params_curves_and_files(parent: Parent, tm
     assert trials.fetch(parent, TRIAL, 3, "model.keras", tmp_path).read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize("status", [KILLED, FAILED])
-def test_a_trial_that_did_not_finish_has_its_reason(parent: Parent, status: str) -> None:
-    with closing(Recorder(parent, folds=1)) as recorder:
+@pytest.mark.parametrize(("status", "apart"), [(KILLED, False), (FAILED, True)])
+def test_a_trial_that_did_not_finish_has_its_reason(parent: Parent, status: str, *, apart: bool) -> None:
+    with closing(Recorder(parent, folds=1, apart=Process() if apart else None)) as recorder:
         recorder.start(0, "t", {}, {TRIAL: "0"})
         recorder.end(0, status, reason="diverged: loss is nan", detail="Traceback …")
     run = children(parent)["0"]
@@ -180,6 +188,73 @@ def test_a_store_that_fails_for_good_is_an_error_of_the_run(
         RunError, match=r"MLflow cannot be written any more \(disk full\); .* same command again"
     ):
         recorder.close()
+
+
+def test_a_store_that_fails_another_process_is_an_error_of_the_run(parent: Parent, workplace: Path) -> None:
+    recorder = Recorder(parent, folds=1, apart=Process())
+    recorder.start(0, "t", {}, {TRIAL: "0"})
+    (workplace / "mlflow.db").write_bytes(b"no database " * 1000)
+
+    def go_on() -> None:
+        for epoch in range(100_000):
+            recorder.epoch(Progress(0, 0, epoch, {"loss": 0.0}, 0.0))
+            time.sleep(0.01)
+
+    with pytest.raises(RunError, match=r"MLflow cannot be written any more \(.*database.*\); the study is"):
+        go_on()
+    with pytest.raises(RunError, match="MLflow cannot be written any more"):
+        recorder.close()
+
+
+def test_a_writer_that_is_killed_is_an_error_of_the_run(parent: Parent) -> None:
+    recorder = Recorder(parent, folds=1, apart=Process())
+    writer = recorder._writer._process
+    # What a stop sends to every process of a search leaves this one writing.
+    deadline = time.monotonic() + 60
+    recorder.start(0, "t", {}, {TRIAL: "0"})
+    while not children(parent):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    writer.send_signal(signal.SIGINT)
+    writer.send_signal(signal.SIGTERM)
+    recorder.end(0, FINISHED)
+    while children(parent)["0"].info.status != "FINISHED":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    writer.kill()
+    with pytest.raises(RunError, match=r"MLflow cannot be written any more \(the process .* exit code -9\)"):
+        recorder.close()
+
+
+def test_a_search_that_is_killed_loses_nothing_that_it_has_handed_over(
+    parent: Parent, tmp_path: Path
+) -> None:
+    program = f"""
+import os, sys
+from pipeline.tracking.apart import Process
+process = Process()
+process.begin({parent.store!r}, {parent.run_id!r}, {parent.experiment_id!r})
+process.put(("start", (5, "t", {{}}, {{"{TRIAL}": "5"}}, 1)))
+process.put(("epoch", (5, {{"loss": 0.5}}, 0, 1)))
+while not process._messages.empty():
+    pass
+import time
+time.sleep(0.5)
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    deadline = time.monotonic() + 60
+    while not (found := children(parent)) or "loss" not in found["5"].data.metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert found["5"].data.metrics == {"loss": 0.5}
+
+
+def test_a_process_that_gets_nothing_to_write_ends_in_good_order() -> None:
+    process = Process()
+    process.close()
+    process.close()
+    assert process.failure == ""
 
 
 def test_finished_children_are_counted_by_their_tag(parent: Parent) -> None:

@@ -119,7 +119,7 @@ class Lanes:
     def measure(self) -> Speed:
         """Trains all lanes: `WARM_UP` epochs, and then those that are measured."""
         layout = self._program.layout
-        state = layout.admit(layout.start(self._starts[0]), range(self._lanes), self._starts)
+        state = layout.start(self._starts[0], range(self._lanes), self._starts)
         for _ in range(WARM_UP):
             state, _ = self._train(state, 1)
         seconds, left = [], self._epochs
@@ -136,7 +136,7 @@ class Lanes:
     def first_loss(self, model: keras.Model) -> float:
         """The training loss of the first epoch of a lane that starts as this model."""
         layout = self._program.layout
-        state = layout.admit(layout.start(self._starts[0]), [0], [self._values(model)])
+        state = layout.start(self._starts[0], [0], [self._values(model)])
         _, logs = self._program.run(state, self._program.orders([self.order(0)]), None, 1)
         return float(self._program.report(logs, 1).metrics["loss"][0, 0])
 

@@ -52,11 +52,7 @@ def connect() -> Client:
     Raises:
         UserError: the URI is none, or nothing answers there.
     """
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # A fresh SQLite store tells every step of its making.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    # And a failing one shows its traceback, of which the message is shown anyway.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    _hush()
     uri = mlflow.get_tracking_uri()
     try:
         _knock(uri)
@@ -71,6 +67,21 @@ def connect() -> Client:
         # Database drivers and HTTP clients raise families of their own.
         raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {first_line(error)}") from None
     return Client(client)
+
+
+def reconnect(uri: str) -> Client:
+    """A client, in another process, of a store that has answered."""
+    _hush()
+    return Client(MlflowClient(uri))
+
+
+def _hush() -> None:
+    """Keeps MLflow from telling what is told better elsewhere."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # A fresh SQLite store tells every step of its making.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # And a failing one shows its traceback, of which the message is shown anyway.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _knock(uri: str) -> None:

@@ -1,23 +1,17 @@
-"""Trials into MLflow, in batches and off the training thread.
-
-A point logged alone costs fifty times one logged in a batch, so a thread of its own gathers what the search
-loop hands over and writes it every few seconds, and when a trial ends.
-"""
+"""Trials into MLflow, off the search's thread."""
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.errors import RunError
 from pipeline.secrets import first_line
-from pipeline.tracking.parent import REASON, Parent
+from pipeline.tracking.apart import Process
+from pipeline.tracking.parent import Parent
+from pipeline.tracking.writer import Message, Writer, obey
 from pipeline.values import Progress, Settings
 
 TRIAL, MEMBER, BASELINE, SEED = "pipeline.trial", "pipeline.member", "pipeline.baseline", "pipeline.seed"
@@ -25,52 +19,37 @@ TRIAL, MEMBER, BASELINE, SEED = "pipeline.trial", "pipeline.member", "pipeline.b
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 
-# A request takes 1,000 metrics, 100 params and 100 tags.
-_METRICS_A_REQUEST = 1000
-_PARAMS_A_REQUEST = 100
-_FLUSH_SECONDS = 5.0
-
-
-@dataclass
-class _Child:
-    """A trial's run while it is written; metrics wait for the next request."""
-
-    run_id: str
-    metrics: list[Metric] = field(default_factory=list)
-
 
 class Recorder:
     """Writes the trials of a study as child runs of its parent. Ended by `close`.
 
     A method returns at once; what it hands over is written later, in order.
 
+    Args:
+        parent: of the trials.
+        folds: of each trial.
+        apart: a process of its own that writes, where training leaves no time for it; else a thread does.
+
     Raises:
         RunError: from any method, when the store has failed for good.
     """
 
-    def __init__(self, parent: Parent, folds: int) -> None:
-        self._parent = parent
-        self._client = parent.client
+    def __init__(self, parent: Parent, folds: int, apart: Process | None = None) -> None:
         self._folds = folds
-        self._children: dict[int, _Child] = {}
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._thread.start()
+        of_parent = (parent.run_id, parent.experiment_id)
+        self._writer = apart or _Thread(Writer(parent.client, *of_parent))
+        if apart:
+            apart.begin(parent.store, *of_parent)
 
     def start(self, number: int, name: str, settings: Settings, tags: Mapping[str, str]) -> None:
         """A trial begins. tags: `TRIAL` or `MEMBER`, and what else marks it."""
-        now = get_current_time_millis()
-        self._hand_over(lambda: self._start(number, name, settings, tags, now))
+        self._hand_over("start", number, name, dict(settings), dict(tags), get_current_time_millis())
 
     def epoch(self, progress: Progress) -> None:
         """A trial's epoch is done."""
-        now = get_current_time_millis()
         prefix = f"fold_{progress.fold}/" if self._folds > 1 else ""
-        metrics = [
-            Metric(prefix + name, value, now, progress.epoch) for name, value in progress.metrics.items()
-        ]
-        self._hand_over(lambda: self._children[progress.number].metrics.extend(metrics))
+        metrics = {prefix + name: value for name, value in progress.metrics.items()}
+        self._hand_over("epoch", progress.number, metrics, progress.epoch, get_current_time_millis())
 
     def end(
         self,
@@ -84,83 +63,45 @@ class Recorder:
     ) -> None:
         """A trial ends; files are moved into its artifacts, detail becomes `traceback.txt`."""
         now = get_current_time_millis()
-        last = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items()]
-        self._hand_over(lambda: self._end(number, status, reason, last, files, detail, now))
+        self._hand_over("end", number, status, reason, dict(metrics or {}), files, detail, now)
 
     def close(self) -> None:
         """Returns when everything is written."""
-        self._work.put(None)
-        self._thread.join()
+        self._writer.close()
         self._raise_failure()
 
-    def _hand_over(self, work: Callable[[], None]) -> None:
+    def _hand_over(self, method: str, *arguments: object) -> None:
         self._raise_failure()
-        self._work.put(work)
+        self._writer.put((method, arguments))
 
     def _raise_failure(self) -> None:
-        if self._failure:
+        if self._writer.failure:
             raise RunError(
-                f"MLflow cannot be written any more ({first_line(self._failure)}); the study is kept: run the"
+                f"MLflow cannot be written any more ({self._writer.failure}); the study is kept: run the"
                 " same command again to go on"
-            ) from self._failure
+            )
 
-    def _write(self) -> None:
-        flushed = time.monotonic()
+
+class _Thread:
+    """Takes messages for a writer; what failed is in `failure`. Ended by `close`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.failure = ""
+        self._writer = writer
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, message: Message) -> None:
+        self._messages.put(message)
+
+    def close(self) -> None:
+        """Returns when everything is written, or cannot be."""
+        self._messages.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
         try:
-            while True:
-                try:
-                    work = self._work.get(timeout=_FLUSH_SECONDS)
-                except queue.Empty:
-                    work = self._flush_all
-                if work is None:
-                    return self._flush_all()
-                work()
-                if time.monotonic() - flushed > _FLUSH_SECONDS:
-                    self._flush_all()
-                    flushed = time.monotonic()
+            obey(self._writer, self._messages.get)
         except Exception as error:  # handed to the search loop, whose next call raises it
-            self._failure = error
-
-    def _start(
-        self, number: int, name: str, settings: Settings, tags: Mapping[str, str], started: int
-    ) -> None:
-        all_tags = {MLFLOW_PARENT_RUN_ID: self._parent.run_id, **tags}
-        run = self._client.create_run(
-            self._parent.experiment_id, start_time=started, tags=all_tags, run_name=name
-        )
-        child = _Child(str(run.info.run_id))
-        params = [Param(key, str(value)) for key, value in settings.items()]
-        for place in range(0, len(params), _PARAMS_A_REQUEST):
-            self._client.log_batch(child.run_id, params=params[place : place + _PARAMS_A_REQUEST])
-        self._children[number] = child
-
-    def _end(
-        self,
-        number: int,
-        status: str,
-        reason: str,
-        metrics: list[Metric],
-        files: tuple[Path, ...],
-        detail: str,
-        ended: int,
-    ) -> None:
-        child = self._children.pop(number)
-        child.metrics.extend(metrics)
-        self._flush(child)
-        for file in files:
-            self._client.log_artifact(child.run_id, str(file))
-            file.unlink()
-        if detail:
-            self._client.log_text(child.run_id, detail, "traceback.txt")
-        if reason:
-            self._client.log_batch(child.run_id, tags=[RunTag(REASON, reason)])
-        self._client.set_terminated(child.run_id, status, ended)
-
-    def _flush_all(self) -> None:
-        for child in self._children.values():
-            self._flush(child)
-
-    def _flush(self, child: _Child) -> None:
-        for place in range(0, len(child.metrics), _METRICS_A_REQUEST):
-            self._client.log_batch(child.run_id, metrics=child.metrics[place : place + _METRICS_A_REQUEST])
-        child.metrics = []
+            self.failure = first_line(error)

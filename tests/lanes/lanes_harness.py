@@ -279,7 +279,8 @@ class Bench:
 
     def lane(self, lane: int) -> list[Array]:
         """A lane's weights and optimiser now, and at its best epoch."""
-        found = [self.program.layout.current(self.state, lane), self.program.layout.best(self.state, lane)]
+        layout = self.program.layout
+        found = [*layout.current(self.state, [lane]), *layout.best(self.state, [lane])]
         return [array for one in found for array in (*one.trainable, *one.non_trainable, *one.optimizer)]
 
     def _plain(self, settings: dict, seed: int) -> keras.Model:

@@ -115,12 +115,18 @@ class Berth:
         self._epochs = max(1, min(round(_CALL_SECONDS / an_epoch), 2 * call.epochs))
         return report, ended
 
-    def best(self, lane: int, entry: Entry) -> tuple[Values, int]:
-        """The best weights of a training that ended in a lane, and their epoch."""
+    def retire(self, lanes: Sequence[int]) -> list[tuple[Entry, Values, int]]:
+        """Empties lanes whose trainings are over: what each was, its best weights, and their epoch."""
         if self._state is None:
             raise LookupError("no lane has trained yet")
-        values = self._program.layout.best(self._state, lane)._replace(tables=entry.values.tables)
-        return values, int(np.asarray(self._state.control.stopping.best_epoch)[lane])
+        epochs = np.asarray(self._state.control.stopping.best_epoch)
+        found = []
+        for lane, values in zip(lanes, self._program.layout.best(self._state, lanes), strict=True):
+            entry = self.entries[lane]
+            if entry:
+                found.append((entry, values._replace(tables=entry.values.tables), int(epochs[lane])))
+            self.free(lane)
+        return found
 
     def free(self, lane: int) -> None:
         self.entries[lane] = None
@@ -139,10 +145,11 @@ class Berth:
         entries = [self.waiting.popleft() for _ in places]
         layout = self._program.layout
         state = self._state
+        values = [entry.values for entry in entries]
         if state is None:
-            state = layout.start(entries[0].values)
-        if entries:
-            state = layout.admit(state, places, [entry.values for entry in entries])
+            state = layout.start(values[0], places, values)
+        elif entries:
+            state = layout.admit(state, places, values)
         for lane, entry in zip(places, entries, strict=True):
             entry.first_epoch, entry.started = self.epoch, time.monotonic()
             self.entries[lane] = entry

@@ -210,9 +210,12 @@ class LanesEngine:
                 if entry is not None and berth.entries[lane] is entry and report.ran[epoch, lane]:
                     metrics = {name: float(values[epoch, lane]) for name, values in report.metrics.items()}
                     self._epoch(berth, lane, entry, metrics, events)
-        for lane, entry in enumerate(call.entries):
-            if entry is not None and berth.entries[lane] is entry and not report.alive[lane]:
-                self._retire(berth, lane, entry, events)
+        over = [
+            lane
+            for lane, entry in enumerate(call.entries)
+            if entry is not None and berth.entries[lane] is entry and not report.alive[lane]
+        ]
+        self._retire(berth, over, events)
         # The devices go on while the search loop handles the events.
         self._launch()
 
@@ -232,16 +235,15 @@ class LanesEngine:
         entry.curve.append(metrics)
         events.append(Progress(number, entry.fold, epoch, metrics, metrics[self._objective.metric]))
 
-    def _retire(self, berth: Berth, lane: int, entry: Entry, events: list[Event | Refused]) -> None:
-        """Takes a training that ended out of its lane; its model is saved by the finisher."""
-        values, best_epoch = berth.best(lane, entry)
-        berth.free(lane)
-        ended = time.monotonic()
-        if len(self._folds) > 1:
-            self._score_fold(entry, best_epoch, ended, events)
-        else:
-            future = self._finisher.finish(entry, values, best_epoch, ended, berth.lanes)
-            self._finishing[future] = entry.candidate.number
+    def _retire(self, berth: Berth, lanes: Sequence[int], events: list[Event | Refused]) -> None:
+        """Takes trainings that ended out of their lanes; their models are saved by the finisher."""
+        for entry, values, best_epoch in berth.retire(lanes) if lanes else ():
+            ended = time.monotonic()
+            if len(self._folds) > 1:
+                self._score_fold(entry, best_epoch, ended, events)
+            else:
+                future = self._finisher.finish(entry, values, best_epoch, ended, berth.lanes)
+                self._finishing[future] = entry.candidate.number
 
     def _score_fold(self, entry: Entry, best_epoch: int, ended: float, events: list[Event | Refused]) -> None:
         """The end of a fold, and of its trial with the last one."""

@@ -45,9 +45,9 @@ def compare(
     """
     quiet = _without_noise(twin, values)
     lanes = program.layout
-    state = lanes.admit(lanes.start(quiet), [0], [quiet])
+    state = lanes.start(quiet, [0], [quiet])
     state, _ = program.some_steps(state, 1, *orders)
-    after = lanes.current(state, 0)
+    (after,) = lanes.current(state, [0])
     with _noise_off(plain):
         step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])
         ours, theirs = _lists(after), _lists_of(step, twin, plain, quiet, after, 0.0)

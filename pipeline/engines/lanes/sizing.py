@@ -88,8 +88,7 @@ def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[
 
 def _lane_step(program: Program, values: Values) -> float:
     """Seconds of a gradient step, for each lane: the best of some tries, after one that warms up."""
-    state = program.layout.start(values)
-    state = program.layout.admit(state, list(range(program.lanes)), [values] * program.lanes)
+    state = program.layout.start(values, range(program.lanes), [values] * program.lanes)
     tries = []
     for _ in range(1 + _REPEATS):
         began = time.monotonic()

@@ -87,36 +87,51 @@ class Layout:
         )
         return shaped
 
-    def start(self, values: Values) -> State:
-        """Lanes of which none is alive. values: of any lane."""
-        state: State = jax.jit(partial(self._empty, values), out_shardings=self._shardings)()
+    def start(self, values: Values, places: Sequence[int] = (), starts: Sequence[Values] = ()) -> State:
+        """Lanes that begin with these trainings in these places; elsewhere none is alive.
+
+        values: of any lane.
+        """
+        # Put together here: to compile it would take longer than to copy it.
+        new = self._stacked(places, starts, values)
+        control = jax.tree.map(np.asarray, fresh_control(self._budget, self.lanes))
+        whole = new._replace(
+            best_trainable=new.trainable, best_non_trainable=new.non_trainable, control=control
+        )
+        # Copies: a call writes into the arrays that it is given, and two of them are one here.
+        state: State = jax.device_put(whole, self._shardings, may_alias=False)
         return state
 
     def admit(self, state: State, places: Sequence[int], values: Sequence[Values]) -> State:
         """Puts trainings at their start into lanes; `state` is used up."""
         chosen = np.zeros(self.lanes, bool)
         chosen[list(places)] = True
-        admitted: State = self._admit(state, self._stacked(places, values), chosen)
+        admitted: State = self._admit(state, self._stacked(places, values, None), chosen)
         return admitted
 
-    def best(self, state: State, lane: int) -> Values:
-        """A lane's weights at its best epoch, with its optimiser as it is now."""
-        return self._values(state, (state.best_trainable, state.best_non_trainable, state.optimizer), lane)
+    def best(self, state: State, lanes: Sequence[int]) -> list[Values]:
+        """The weights of some lanes at their best epochs, with their optimisers as they are now."""
+        return self._values(state, (state.best_trainable, state.best_non_trainable, state.optimizer), lanes)
 
-    def current(self, state: State, lane: int) -> Values:
-        """A lane as it is now."""
-        return self._values(state, (state.trainable, state.non_trainable, state.optimizer), lane)
+    def current(self, state: State, lanes: Sequence[int]) -> list[Values]:
+        """Some lanes as they are now."""
+        return self._values(state, (state.trainable, state.non_trainable, state.optimizer), lanes)
 
-    def _values(self, state: State, groups: tuple[Any, Any, Any], lane: int) -> Values:
+    def _values(self, state: State, groups: tuple[Any, Any, Any], lanes: Sequence[int]) -> list[Values]:
         arrays = (*groups, state.numbers, state.tables)
         axes = (*self.weights, self.axes.numbers, self.axes.tables)
         share = self.lanes // self._mesh.size
-        device, place = divmod(lane, share)
-        shards = jax.tree.map(lambda array, axis: _shard(array, axis, device * share), arrays, axes)
+        # To find an array's part on a device takes longer than to take a lane out of it.
+        shards = {
+            device: jax.tree.map(
+                lambda array, axis, first=device * share: _shard(array, axis, first), arrays, axes
+            )
+            for device in {lane // share for lane in lanes}
+        }
         # A copy: on a CPU the arrays would be views of memory that the next call takes over.
-        found = jax.tree.map(np.array, self._take(shards, place))
-        trainable, non_trainable, optimizer, of_lane, own = found
-        return Values(trainable, non_trainable, optimizer, of_lane, own)
+        return [
+            Values(*jax.tree.map(np.array, self._take(shards[lane // share], lane % share))) for lane in lanes
+        ]
 
     def _taken(self, shards: Any, place: jax.Array) -> Any:
         axes = (*self.weights, self.axes.numbers, self.axes.tables)
@@ -148,28 +163,40 @@ class Layout:
             alive=np.ones((), bool),
         )
 
-    def _stacked(self, places: Sequence[int], values: Sequence[Values]) -> State:
-        """Lanes at their start in their places, and zeros elsewhere."""
+    def _stacked(self, places: Sequence[int], values: Sequence[Values], others: Values | None) -> State:
+        """Lanes at their start in their places; elsewhere others, which are not alive, or zeros.
+
+        Without controllers and best weights.
+        """
 
         def stack(axis: int, *leaves: Array) -> Array:
             shape = np.shape(leaves[0])
             whole = np.zeros((*shape[:axis], self.lanes, *shape[axis:]), leaves[0].dtype)
-            for place, leaf in zip(places, leaves, strict=True):
+            if others is not None:
+                whole[...] = np.expand_dims(leaves[-1], axis)
+            for place, leaf in zip(places, leaves, strict=False):
                 whole[(slice(None),) * axis + (place,)] = leaf
             return whole
 
-        starts = [self._one(value) for value in values]
-        stacked: State = jax.tree.map(stack, self.axes._replace(control=()), *starts)
+        starts = [_first_half(self._one(value)) for value in values]
+        if others is not None:
+            starts.append(_first_half(self._one(others))._replace(alive=np.zeros((), bool)))
+        stacked: State = jax.tree.map(stack, _first_half(self.axes), *starts)
         return stacked
 
     def _admitted(self, state: State, new: State, chosen: jax.Array) -> State:
-        control = jax.tree.map(
-            partial(choose, chosen), fresh_control(self._budget, self.lanes), state.control, self.axes.control
+        new = new._replace(
+            best_trainable=new.trainable,
+            best_non_trainable=new.non_trainable,
+            control=fresh_control(self._budget, self.lanes),
         )
-        rest: State = jax.tree.map(
-            partial(choose, chosen), new, state._replace(control=()), self.axes._replace(control=())
-        )
-        return rest._replace(control=control)
+        admitted: State = jax.tree.map(partial(choose, chosen), new, state, self.axes)
+        return admitted
+
+
+def _first_half(state: State) -> State:
+    """A state without what follows from the rest at a training's start."""
+    return state._replace(control=(), best_trainable=(), best_non_trainable=())
 
 
 def lane_axis(shape: Sequence[int]) -> int:
@@ -179,9 +206,8 @@ def lane_axis(shape: Sequence[int]) -> int:
 
 def choose(which: jax.Array, new: jax.Array, old: jax.Array, axis: int) -> jax.Array:
     """`new` in the lanes of `which`, (L,), `old` in the others."""
-    shape = [1] * new.ndim
-    shape[axis] = -1
-    return jnp.where(which.reshape(shape), new, old)
+    # Not `where`, which takes ten times as long to trace, and there are hundreds.
+    return jax.lax.select(jax.lax.broadcast_in_dim(which, new.shape, (axis,)), new, old)
 
 
 def fresh_control(budget: Budget, lanes: int) -> controllers.Controllers:

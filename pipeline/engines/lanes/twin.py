@@ -58,6 +58,7 @@ class Twin:
         lowering.install(self.model, batch_rows=batch_rows)
         _install_clipping(self.model.optimizer)
         self.slots = numbers.slots(self.model)
+        self._found_places: dict[int, list[int]] = {}
         # Held while one of its functions is traced: only one lane at a time can lend it its numbers.
         self.lock = threading.RLock()
 
@@ -94,20 +95,18 @@ class Twin:
         """Puts a lane's values into the plain model that it came from; of its optimiser, what both have."""
         for value, variable in self._values_of(values, plain):
             variable.assign(value)
-        by_name = self._optimizer_by_name(values, plain)
-        plain.optimizer.build(plain.trainable_variables)
-        for name, variable in _named(plain.optimizer).items():
-            variable.assign(by_name[name])
+        places = self._places(plain)
+        for variable, place in zip(plain.optimizer.variables, places, strict=True):
+            variable.assign(values.optimizer[place])
 
     def to_plain(self, values: Values, plain: keras.Model) -> tuple[list[Array], list[Array], list[Array]]:
         """A lane's values as the plain model's variables: trainable, non-trainable, optimiser's."""
         by_plain = {id(its): mine for mine, its in self._values_of(values, plain)}
-        by_name = self._optimizer_by_name(values, plain)
-        plain.optimizer.build(plain.trainable_variables)
+        places = self._places(plain)
         return (
             [by_plain[id(variable)] for variable in plain.trainable_variables],
             [by_plain[id(variable)] for variable in plain.non_trainable_variables],
-            [by_name[name] for name in _named(plain.optimizer)],
+            [values.optimizer[place] for place in places],
         )
 
     def from_plain(self, after: Any, values: Values, plain: keras.Model) -> Values:
@@ -121,7 +120,9 @@ class Twin:
             for variable, value in zip(plain.non_trainable_variables, non_trainable, strict=True)
         }
         of_plain = self._paired(plain)
-        named = dict(zip(_named(plain.optimizer), optimizer, strict=True))
+        of_optimizer = list(values.optimizer)
+        for place, array in zip(self._places(plain), optimizer, strict=True):
+            of_optimizer[place] = array
 
         def value(variable: keras.Variable, own: Array) -> Array:
             return theirs[id(of_plain[id(variable)])] if id(variable) in of_plain else own
@@ -129,10 +130,7 @@ class Twin:
         return Values(
             list(map(value, self.model.trainable_variables, values.trainable)),
             list(map(value, self.model.non_trainable_variables, values.non_trainable)),
-            [
-                named.get(name, own)
-                for name, own in zip(_named(_lane_optimizer(plain)), values.optimizer, strict=True)
-            ],
+            of_optimizer,
             values.numbers,
             values.tables,
         )
@@ -147,8 +145,15 @@ class Twin:
             if id(variable) in of_plain
         ]
 
-    def _optimizer_by_name(self, values: Values, plain: keras.Model) -> dict[str, Array]:
-        return dict(zip(_named(_lane_optimizer(plain)), values.optimizer, strict=True))
+    def _places(self, plain: keras.Model) -> list[int]:
+        """Where the twin's optimiser has each variable of the plain model's, which is built for it."""
+        plain.optimizer.build(plain.trainable_variables)
+        count = len(plain.optimizer.variables)
+        if count not in self._found_places:
+            # All models of a signature have the same, but one without momentum may have fewer.
+            ours = {name: place for place, name in enumerate(_named(_lane_optimizer(plain)))}
+            self._found_places[count] = [ours[name] for name in _named(plain.optimizer)]
+        return self._found_places[count]
 
     def _paired(self, plain: keras.Model) -> dict[int, keras.Variable]:
         """By the identity of a twin's variable, the plain model's; seeds of the twin alone are not in it."""
