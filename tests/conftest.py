@@ -23,6 +23,11 @@ _FOREIGN = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that neither of two processes is left alone with them."""
+    items.sort(key=lambda item: item.path.name != "test_lanes.py")
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _FOREIGN:

@@ -41,7 +41,7 @@ def run(file: str, cache: Path, marked: str) -> None:
     }
     # Flags of the machine's would decide the devices.
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | settings
-    command = [sys.executable, "-m", "pytest", "-q", "-m", marked, f"tests/lanes/{file}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", marked, f"tests/lanes/{file}"]
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider"],
         cwd=HERE.parent,
