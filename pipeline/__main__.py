@@ -9,23 +9,22 @@ interrupted, 143 terminated.
 import argparse
 import gc
 import logging
-import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pipeline import options
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
+from pipeline.stops import Stops
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    stops = _Stops()
+    stops = Stops()
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)
         from pipeline.entry import run
@@ -51,29 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         stops.restore()
     return 0
-
-
-class _Stops:
-    """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, and lets no later one disturb the end.
-
-    Ctrl-C on `mlflow run` sends both, one after the other. signal: the number of the one that came.
-    """
-
-    def __init__(self) -> None:
-        self.signal = int(signal.SIGINT)
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore(self) -> None:
-        for kind, handler in self._before.items():
-            signal.signal(kind, handler)
-
-    def _stop(self, number: int, _: object) -> None:
-        self.signal = number
-        for kind in self._before:
-            signal.signal(kind, signal.SIG_IGN)
-        raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,11 +1,14 @@
 """The search loop: ask -> add -> step -> record -> tell."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline import stops
 from pipeline.engines.engine import Engine, Event
+from pipeline.errors import RunError
 from pipeline.progress import ProgressLine
 from pipeline.study import Study
 from pipeline.tracking.recorder import BASELINE, FAILED, FINISHED, KILLED, SEED, TRIAL, Recorder
@@ -65,6 +68,7 @@ def drive(
     reason = "the search failed"
     try:
         while time.monotonic() < deadline:
+            stops.check()
             while engine.free() and (candidate := ask()):
                 running.add(candidate.number)
                 engine.add(candidate)
@@ -80,7 +84,10 @@ def drive(
     finally:
         for number in running:
             engine.drop(number)
-            interrupt(number, reason)
+            # Each trial is closed in the study, where the record cannot be written any more, too: it says so
+            # when it is closed.
+            with contextlib.suppress(RunError):
+                interrupt(number, reason)
 
 
 def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:

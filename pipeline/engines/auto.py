@@ -55,10 +55,8 @@ class AutoEngine:
         elif number == self._in_fit and self._fit is not None:
             self._in_fit = None
             self._fit.drop(number)
-        elif any(candidate.number == number for candidate in self._waiting):
-            self._waiting = deque(candidate for candidate in self._waiting if candidate.number != number)
         else:
-            raise RuntimeError(f"trial {number} is not running")
+            self._waiting = deque(candidate for candidate in self._waiting if candidate.number != number)
 
     def times(self) -> Times:
         return self._lanes.times()

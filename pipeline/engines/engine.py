@@ -52,7 +52,10 @@ class Engine(Protocol):
         """
 
     def drop(self, number: int) -> None:
-        """Ends a running trial without an Outcome and frees its place."""
+        """Ends a running trial without an Outcome and frees its place.
+
+        A trial that it does not have is no error: it may have ended in a step that raised.
+        """
 
     def times(self) -> Times:
         """Where its time went so far."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.engines import memory, rows
 from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, Event, Times
+from pipeline.engines.models import built, check_logged
 from pipeline.metrics import class_probabilities
 from pipeline.seeds import derived
 from pipeline.values import (
@@ -34,8 +35,8 @@ from pipeline.values import (
     Split,
 )
 
-# Validation rows and predictions need no gradients, so they go through in large batches.
-_INFERENCE_ROWS = 2048
+# Predictions need no gradients, so they go through in large batches.
+_PREDICTION_ROWS = 2048
 _CLOSE_SECONDS = 60.0
 
 
@@ -62,7 +63,7 @@ class FitEngine:
         alone: bool = True,
     ) -> None:
         self._alone = alone
-        self._training = _Training(build, tuple(folds), budget, objective, folder)
+        self._training = _Training(build, tuple(folds), budget, objective, folder, alone=alone)
         self._baton = _Baton()
         self._jobs: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._running: Candidate | None = None
@@ -92,7 +93,7 @@ class FitEngine:
 
     def drop(self, number: int) -> None:
         if self._running is None or self._running.number != number:
-            raise RuntimeError(f"trial {number} is not running")
+            return
         self._baton.stop = True
         while self._running:
             self.step()
@@ -168,8 +169,11 @@ class _Training:
         budget: Budget,
         objective: Objective,
         folder: Path,
+        *,
+        alone: bool,
     ) -> None:
         self._build = build
+        self._alone = alone
         self._folds = folds
         self._budget = budget
         self._objective = objective
@@ -182,9 +186,8 @@ class _Training:
         files: dict[str, Path] = {}
         for number, data in enumerate(self._folds):
             # Initial weights, dropout and row order derive from the trial's seed (and fold) alone.
-            keras.utils.set_random_seed(derived(candidate.seed, number))
-            model = self._build(candidate.settings, data)
-            watch = _Watch(candidate.number, number, self._objective.metric, baton)
+            model = built(self._build, candidate.settings, data, derived(candidate.seed, number))
+            watch = _Watch(candidate.number, number, self._objective.metric, self._budget.monitor, baton)
             fold = self._fit(model, data, candidate, watch)
             if baton.stop:
                 return None
@@ -227,12 +230,12 @@ class _Training:
             cooldown=budget.plateau_cooldown,
             min_lr=budget.plateau_floor,
         )
-        training, turning = _rows_for_fit(data.train, model, candidate)
+        training, turning = _rows_for_fit(data.train, model, candidate, watch.fold, alone=self._alone)
         model.fit(
             **training,
             epochs=budget.epochs,
             validation_data=rows.for_keras(data.validation, model),
-            validation_batch_size=_INFERENCE_ROWS,
+            validation_batch_size=rows.validation_batch(int(candidate.settings["batch_size"])),
             # The watch comes last: it sees the learning rate that plateau noted, and may wait for long.
             callbacks=[*turning, plateau, stopping, watch],
             verbose=0,
@@ -247,7 +250,7 @@ class _Training:
         files = {"model": folder / MODEL_FILE, "predictions": folder / PREDICTIONS_FILE}
         model.save(files["model"])
         inputs, _, _ = rows.for_keras(data.validation, model)
-        outputs = keras.tree.flatten(model.predict(inputs, batch_size=_INFERENCE_ROWS, verbose=0))
+        outputs = keras.tree.flatten(model.predict(inputs, batch_size=_PREDICTION_ROWS, verbose=0))
         if len(outputs) > 1:
             # Probabilities of several questions are not a file of (rows, classes).
             return {"model": files["model"]}
@@ -256,19 +259,23 @@ class _Training:
 
 
 def _rows_for_fit(
-    train: Split, model: keras.Model, candidate: Candidate
+    train: Split, model: keras.Model, candidate: Candidate, fold: int, *, alone: bool
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
-    """What `model.fit` gets of the training rows, and the callbacks that go with it."""
+    """What `model.fit` gets of the training rows, and the callbacks that go with it.
+
+    alone: whether Keras may shuffle them, by numbers of the whole process.
+    """
     settings, replay = candidate.settings, candidate.replay
     size, shuffle = int(settings["batch_size"]), bool(settings["shuffle"])
-    if replay is None:
+    if replay is None and alone:
         x, y, weights = rows.for_keras(train, model)
         return {"x": x, "y": y, "sample_weight": weights, "batch_size": size, "shuffle": shuffle}, []
+    seed, program, first = candidate.seed, fold, 0
+    if replay:
+        seed, program, first = replay.seed, replay.program, replay.first_epoch
 
     def order_of(epoch: int) -> Array:
-        return rows.order(
-            replay.seed, replay.program, replay.first_epoch + epoch, train.rows, shuffle=shuffle
-        )
+        return rows.order(seed, program, first + epoch, train.rows, shuffle=shuffle)
 
     batches = rows.Batches(train, model, size, order_of)
     return {"x": batches, "shuffle": False}, [batches.turning()]
@@ -277,13 +284,13 @@ def _rows_for_fit(
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Hands each epoch to the search loop, and ends a training that diverged or is not wanted any more."""
 
-    def __init__(self, number: int, fold: int, objective: str, baton: _Baton) -> None:
+    def __init__(self, number: int, fold: int, objective: str, monitor: str, baton: _Baton) -> None:
         super().__init__()
         self.curve: list[dict[str, float]] = []
         self.failure = ""
         self._number = number
-        self._fold = fold
-        self._objective = objective
+        self.fold = fold
+        self._objective, self._monitor = objective, monitor
         self._baton = baton
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -295,12 +302,13 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
             self.model.stop_training = True
             return
         metrics = {name: float(value) for name, value in (logs or {}).items()}
+        check_logged(list(metrics), [self._objective, self._monitor])
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
             self.failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {epoch}"
             self.model.stop_training = True
             return
         self.curve.append(metrics)
-        self._baton.pass_on(Progress(self._number, self._fold, epoch, metrics, metrics[self._objective]))
+        self._baton.pass_on(Progress(self._number, self.fold, epoch, metrics, metrics[self._objective]))
         if self._baton.stop:
             self.model.stop_training = True

@@ -13,6 +13,9 @@ import numpy as np
 
 from pipeline.values import Array, Split
 
+# Enough for a matrix product, few enough for a core's cache.
+_VALIDATION_ROWS = 128
+
 
 def order(seed: int, program: int, epoch: int, rows: int, *, shuffle: bool) -> Array:
     """The row numbers in the order of one epoch, (rows,) of int32.
@@ -29,6 +32,15 @@ def order(seed: int, program: int, epoch: int, rows: int, *, shuffle: bool) -> A
     # The key keeps these numbers apart from seeds that derive from the same seed without one.
     sequence = np.random.SeedSequence(seed, spawn_key=(program, epoch))
     return np.random.Generator(np.random.PCG64(sequence)).permutation(rows).astype(np.int32)
+
+
+def validation_batch(batch_size: int) -> int:
+    """Rows of a validation batch, the same for every engine.
+
+    Keras averages a loss over batches, which is the loss of all rows only where each row counts the same: not
+    with masks, or with a sum.
+    """
+    return max(_VALIDATION_ROWS, batch_size)
 
 
 def for_keras(split: Split, model: keras.Model) -> tuple[Any, Any, Array | None]:

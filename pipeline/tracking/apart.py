@@ -32,7 +32,12 @@ class Process:
         # Where this process finds its modules; the store's password goes through the pipe, unseen by others.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
         self._process = subprocess.Popen(  # noqa: S603  # this Python, and a line of our own
-            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            # A terminal's Ctrl-C is for the search, which then says how its trials ended.
+            start_new_session=True,
         )
         self._messages: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._threads = [

@@ -177,8 +177,7 @@ def test_nobody_notices_a_trial_that_is_dropped(data: Data, tmp_path: Path) -> N
             ended += note(trials, engine.step())
             if trials and 1 in engine.running():
                 engine.drop(1)
-                with pytest.raises(RuntimeError, match="trial 1 is not running"):
-                    engine.drop(1)
+                engine.drop(1)
     for number in (0, 2):
         assert trials[number].curve == alone[number].curve
     assert trials[1].outcome is None

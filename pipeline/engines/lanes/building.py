@@ -14,8 +14,9 @@ from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.twin import Batch, Twin
+from pipeline.engines.models import built, check_logged
 from pipeline.seeds import derived
-from pipeline.values import Array, Budget, Candidate, Data, Settings, Split
+from pipeline.values import Array, Budget, Candidate, Data, Objective, Settings, Split
 
 # Orders of a call's epochs are sent to the devices: as many as are nothing beside the rows.
 _ORDER_ROWS, _MOST_EPOCHS = 32_768, 64
@@ -30,6 +31,7 @@ class Builder:
         folds: the data of each fold; one for training without folds.
         whole: the split that folds are taken from; None without folds.
         budget: what ends a training.
+        objective: the logged metric that scores a trial.
         lanes: of each program; None to choose.
         trials: as many as there will be, at most.
         clock: is told how long compiling took.
@@ -41,6 +43,7 @@ class Builder:
         folds: Sequence[Data],
         whole: Split | None,
         budget: Budget,
+        objective: Objective,
         lanes: int | None,
         trials: int,
         clock: Clock,
@@ -52,6 +55,7 @@ class Builder:
             trials,
             clock,
         )
+        self._needed = [objective.metric, budget.monitor]
         self._mesh = devices.mesh(lanes)
         self._chosen = lanes is not None
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
@@ -86,8 +90,11 @@ class Builder:
     def _entry(self, candidate: Candidate, fold: int, data: Data) -> Entry:
         seed = derived(candidate.seed, fold)
         # As under fit: initial weights derive from the trial's seed (and fold) alone.
-        keras.utils.set_random_seed(seed)
-        plain = self._build(candidate.settings, data)
+        plain = built(self._build, candidate.settings, data, seed)
+        batch = _batch(data.train, plain, np.arange(min(_CHECKED_ROWS, data.train.rows)))
+        if not plain.built:
+            # As Keras does with the first batch that it sees.
+            plain._symbolic_build(data_batch=batch)
         structure = signature.of_model(plain, own_tables=len(self._folds) > 1).digest
         if structure in self._refused:
             raise Refusal(self._refused[structure])
@@ -98,9 +105,10 @@ class Builder:
             data.train.rows,
             data.validation.rows,
         )
-        batch = _batch(data.train, plain, np.arange(min(_CHECKED_ROWS, data.train.rows)))
         if structure not in self._twins:
-            self._twins[structure] = Twin(plain, batch, key.batch_size)
+            twin = Twin(plain, batch, key.batch_size)
+            check_logged(twin.logged(), self._needed)
+            self._twins[structure] = twin
         twin = self._twins[structure]
         return Entry(candidate, fold, key, plain, twin, twin.values(plain, batch, seed))
 

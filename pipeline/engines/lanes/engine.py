@@ -69,7 +69,7 @@ class LanesEngine:
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective, self._seed = tuple(folds), budget, objective, seed
-        self._builder = Builder(build, self._folds, whole, budget, lanes, trials, self._clock)
+        self._builder = Builder(build, self._folds, whole, budget, objective, lanes, trials, self._clock)
         self._finisher = Finisher(objective, self._folds[0], folder, seed)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
         self._candidates: dict[int, Candidate] = {}
@@ -110,7 +110,7 @@ class LanesEngine:
 
     def drop(self, number: int) -> None:
         if self._candidates.pop(number, None) is None:
-            raise RuntimeError(f"trial {number} is not running")
+            return
         for berth in self._berths.values():
             berth.drop(number)
         for key, (future, entries) in self._compiling.items():
@@ -182,12 +182,14 @@ class LanesEngine:
         self._berths[key] = berth
 
     def _refuse(self, candidate: Candidate, reason: str, events: list[Event | Refused]) -> None:
-        if self._candidates.pop(candidate.number, None):
+        if candidate.number in self._candidates:
+            self.drop(candidate.number)
             events.append(Refused(candidate, reason))
 
-    def _fail(self, candidate: Candidate, error: Exception, events: list[Event | Refused]) -> None:
+    def _fail(self, candidate: Candidate, error: BaseException, events: list[Event | Refused]) -> None:
         # Whatever a model of the user's raises ends this trial, with its reason, and no other.
-        if self._candidates.pop(candidate.number, None):
+        if candidate.number in self._candidates:
+            self.drop(candidate.number)
             first_line = (str(error).strip() or "no message").splitlines()[0]
             detail = "".join(traceback.format_exception(error))
             reason = f"{type(error).__name__}: {first_line} (on jax; engine=fit trains on TensorFlow)"
@@ -227,9 +229,8 @@ class LanesEngine:
         if broken:
             berth.free(lane)
             failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {epoch}"
-            if self._candidates.pop(number, None):
-                for other in self._berths.values():
-                    other.drop(number)
+            if number in self._candidates:
+                self.drop(number)
                 events.append(Outcome(number, failure=failure))
             return
         entry.curve.append(metrics)
@@ -261,7 +262,12 @@ class LanesEngine:
         """Hands on the outcomes of what the finisher has saved; whether there were any."""
         done = [future for future in self._finishing if future.done()]
         for future in done:
-            number = self._finishing.pop(future)
-            if self._candidates.pop(number, None):
-                events.append(future.result())
+            candidate = self._candidates.get(self._finishing.pop(future))
+            if candidate is None:
+                continue
+            if error := future.exception():
+                self._fail(candidate, error, events)
+                continue
+            events.append(future.result())
+            del self._candidates[candidate.number]
         return bool(done)

@@ -26,7 +26,7 @@ Logs = dict[str, jax.Array]
 class Work(NamedTuple):
     """What a call is asked to do. Its sizes are numbers in the program, so that no other needs compiling.
 
-    epochs: of the call. steps: full batches of an epoch. rest: 1 with the last, smaller batch, else 0.
+    epochs: of the call. steps: full batches of an epoch. rest: 1 with the last, smaller batches, else 0.
     checks: full validation batches.
     """
 
@@ -100,7 +100,7 @@ class Epoch:
         held = (state.numbers, state.tables if self._own else shared)
         weights = (state.trainable, state.non_trainable, state.optimizer)
         weights, metrics = self._train(held, weights, fresh, train, order, work)
-        checked = self._validate(held, weights, fresh, check, checks, work)
+        weights, checked = self._validate(held, weights, fresh, check, checks, work)
         logs = self._results(metrics)
         logs |= {f"val_{name}": value for name, value in self._results(checked).items()}
         logs["learning_rate"] = weights[2][self._rate]
@@ -156,30 +156,37 @@ class Epoch:
         return carry
 
     def _validate(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
+        trainable, non_trainable, optimizer = weights
+
         def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:
             with self._bound(*held):
                 state = (weights[0], weights[1], metrics)
                 _, after = self._twin.model.test_step(state, _without_none(batch))
-            return weights, list(after[2])
+            return (weights[0], list(after[1]), weights[2]), list(after[2])
 
         lanes = self._over_lanes(one)
 
-        def step(first: Any, size: int, metrics: Any) -> Any:
+        def step(first: Any, size: int, carry: Any) -> Any:
             def cut(leaf: Any, axis: int) -> Any:
                 return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis)
 
             batch = (
                 _take(data, cut(order, -1)) if self._own else jax.tree.map(lambda leaf: cut(leaf, 0), data)
             )
-            return lanes(held, weights, metrics, batch)[1]
+            # A layer's state may change here, too, and the next epoch finds it so.
+            (_, state, _), metrics = lanes(held, (trainable, carry[0], optimizer), carry[1], batch)
+            return state, metrics
 
         size = self._sizes.check
-        metrics = jax.lax.fori_loop(
-            0, work.checks, lambda number, metrics: step(number * size, size, metrics), metrics
+        carry = jax.lax.fori_loop(
+            0, work.checks, lambda number, carry: step(number * size, size, carry), (non_trainable, metrics)
         )
+        checked = self._sizes.checks * size
         if self._sizes.check_rest:
-            metrics = step(self._sizes.checks * size, self._sizes.check_rest, metrics)
-        return metrics
+            carry = jax.lax.fori_loop(
+                0, work.rest, lambda _, carry: step(checked, self._sizes.check_rest, carry), carry
+            )
+        return (trainable, carry[0], optimizer), carry[1]
 
     def _over_lanes(self, one: Callable[..., Any]) -> Callable[..., Any]:
         """`one` over all lanes; in go numbers and tables, weights, metrics, and a batch, shared or own."""

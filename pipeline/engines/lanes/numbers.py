@@ -189,6 +189,21 @@ def other(value: float) -> float:
     return float(value) * _OTHER if value else _OTHER_THAN_ZERO
 
 
+def large(value: float) -> float:
+    """A number that is not `value` and not small, and below one if `value` is, for the self-check."""
+    if 0 <= value < 1:
+        return (1 + value) / 2 if value < 0.5 else value / 2  # whichever way is longer
+    return float(value) * 1.5
+
+
+def of_other_classes(model: keras.Model) -> bool:
+    """Whether a layer, regulariser or constraint of a class that is not Keras's has lane numbers."""
+    parts = [
+        part for layer in model._flatten_layers() for part in (layer, *(rule for _, rule in rules_of(layer)))
+    ]
+    return any(not is_kerass(part) and names_of(part) for part in parts)
+
+
 def read(places: Sequence[Slot], dtype: str) -> np.ndarray[Any, Any]:
     """The numbers of a model, (slots,)."""
     return np.array([slot.read() for slot in places], dtype=dtype)

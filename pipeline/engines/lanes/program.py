@@ -17,10 +17,8 @@ from pipeline.engines.lanes import tables
 from pipeline.engines.lanes.epoch import Epoch, Logs, Sizes, Work
 from pipeline.engines.lanes.state import AXIS, Layout, State
 from pipeline.engines.lanes.twin import Batch, Twin, Values
+from pipeline.engines.rows import validation_batch
 from pipeline.values import Array, Budget
-
-# Rows of a validation batch: enough for a matrix product, few enough for a core's cache.
-_CHECK_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Program:
         self.lanes, self.most_epochs = lanes, most_epochs
         self._twin, self._rows, self._mesh = twin, rows, mesh
         batch = min(batch_size, rows.learn_rows)
-        check = min(max(_CHECK_ROWS, batch_size), rows.check_rows)
+        check = min(validation_batch(batch_size), rows.check_rows)
         self._sizes = Sizes(batch, *divmod(rows.learn_rows, batch), check, *divmod(rows.check_rows, check))
         self.layout = Layout(twin, budget, lanes, mesh, own_tables=rows.own)
         self._epoch = Epoch(twin, budget, self.layout, self._sizes, own_rows=rows.own)

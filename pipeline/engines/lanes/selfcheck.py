@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline.engines.lanes import numbers
 from pipeline.engines.lanes.program import Program
-from pipeline.engines.lanes.refusal import Refusal
-from pipeline.engines.lanes.twin import Batch, Twin, Values
+from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.twin import Batch, Twin, Values, with_large_numbers
 from pipeline.values import Array
 
 # Steps in float32 differ by rounding, which some variables amplify: a bias before a BatchNormalization has a
@@ -24,13 +24,16 @@ from pipeline.values import Array
 _ROUNDING = 1e-6
 _OF_ROUNDING = 30.0
 _OF_STEP = 1e-3
+_RATE = 0.1
 _RANDOM = ("rate", "stddev")
 
 
 def compare(
     program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
 ) -> None:
-    """Does one step both ways.
+    """Does one step both ways; and with other numbers, where classes that Keras does not know have some.
+
+    What a class of the user's derives from a small number would hide in the rounding of one step.
 
     Args:
         program: compiled; its lanes are free.
@@ -43,7 +46,22 @@ def compare(
     Raises:
         Refusal: they differ by more than rounding explains.
     """
-    quiet = _without_noise(twin, values)
+    _compare(program, twin, plain, values, batch, orders)
+    if numbers.of_other_classes(plain):
+        try:
+            other = with_large_numbers(plain)
+            others = twin.values(other, batch, seed=0)
+        except Exception as error:
+            raise Refusal(
+                f"it cannot be made with other numbers, to compare them: {in_short(error)}"
+            ) from error
+        _compare(program, twin, other, others, batch, orders)
+
+
+def _compare(
+    program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
+) -> None:
+    quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
     state = lanes.start(quiet, [0], [quiet])
     state, _ = program.some_steps(state, 1, *orders)
@@ -103,6 +121,16 @@ def _without_noise(twin: Twin, values: Values) -> Values:
     """The lane with every rate of a random layer at zero: its bits are not Keras's, so masks would differ."""
     off = [_random_slot(slot.name) for slot in twin.slots]
     return values._replace(numbers=np.where(off, 0, values.numbers).astype(values.numbers.dtype))
+
+
+def _with_rate(values: Values, twin: Twin) -> Values:
+    """With a learning rate that makes a difference in one step."""
+    rates = [variable is twin.model.optimizer._learning_rate for variable in twin.model.optimizer.variables]
+    optimizer = [
+        np.full_like(value, _RATE) if is_rate else value
+        for value, is_rate in zip(values.optimizer, rates, strict=True)
+    ]
+    return values._replace(optimizer=optimizer)
 
 
 def _random_slot(name: str) -> bool:

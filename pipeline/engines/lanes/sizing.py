@@ -4,9 +4,11 @@ More lanes share the cost of a step until a core's cache, or a device's arithmet
 is tried has to be compiled, so others than the first are tried only for studies long enough.
 """
 
-import os
+import contextlib
+import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 
@@ -23,6 +25,10 @@ _SHARE = 0.6
 # A compilation that a study of twenty times its length can save a tenth of is worth it.
 _WORTH, _GAIN = 20.0, 0.9
 _STEPS, _REPEATS = 4, 3
+_MEMORY = Path("/proc/meminfo")
+_CONTAINER_LIMIT, _CONTAINER_USE = (
+    Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current")
+)
 
 
 def first_count(devices: int, most: int) -> int:
@@ -103,7 +109,18 @@ def _memory() -> float:
     statistics = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return float(statistics["bytes_limit"])
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        # All devices of a CPU share it.
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(jax.devices())
-    return float("inf")
+    # All devices of a CPU share it.
+    return _free() / len(jax.devices())
+
+
+def _free() -> float:
+    """Bytes that programs may still take on this machine, or in this container, as far as Linux tells."""
+    bounds = []
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+        # Not what is unused: files that are only cached make room.
+        bounds.append(float(lines["MemAvailable"].split()[0]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        # "max" where there is no bound.
+        bounds.append(float(_CONTAINER_LIMIT.read_text()) - float(_CONTAINER_USE.read_text()))
+    return min(bounds, default=math.inf)

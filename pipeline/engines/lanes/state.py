@@ -95,10 +95,12 @@ class Layout:
         # Put together here: to compile it would take longer than to copy it.
         new = self._stacked(places, starts, values)
         control = jax.tree.map(np.asarray, fresh_control(self._budget, self.lanes))
+        # No array is there twice: a call writes into those that it is given.
         whole = new._replace(
-            best_trainable=new.trainable, best_non_trainable=new.non_trainable, control=control
+            best_trainable=jax.tree.map(np.copy, new.trainable),
+            best_non_trainable=jax.tree.map(np.copy, new.non_trainable),
+            control=control,
         )
-        # Copies: a call writes into the arrays that it is given, and two of them are one here.
         state: State = jax.device_put(whole, self._shardings, may_alias=False)
         return state
 

@@ -3,16 +3,17 @@
 One twin serves a program. Its own numbers and weights are never used: each lane brings its own.
 """
 
-import itertools
 import re
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from pipeline.engines.lanes import lowering, noise, numbers, tables
+from pipeline.engines.lanes import lowering, noise, numbers, signature, tables
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.seeds import derived
 from pipeline.values import Array
@@ -50,6 +51,7 @@ class Twin:
         try:
             self.model = _clone(plain)
             self.model._symbolic_build(data_batch=batch)
+            signature.check_equal(self.model, plain)
         except Refusal:
             raise
         except Exception as error:
@@ -90,6 +92,11 @@ class Twin:
             numbers.read(slots, keras.config.floatx()),
             tables.of_model(plain),
         )
+
+    def logged(self) -> list[str]:
+        """The names that an epoch of it logs."""
+        names = list(self.model.get_metrics_result())
+        return [*names, *(f"val_{name}" for name in names), "learning_rate"]
 
     def write_back(self, values: Values, plain: keras.Model) -> None:
         """Puts a lane's values into the plain model that it came from; of its optimiser, what both have."""
@@ -171,30 +178,40 @@ class Twin:
         return found
 
 
-def _clone(plain: keras.Model) -> keras.Model:
-    model = keras.models.clone_model(plain, clone_function=_clone_layer, recursive=True)
+def with_large_numbers(plain: keras.Model) -> keras.Model:
+    """An equal model whose lane numbers are such that each changes a step, with its own initial weights."""
+    return _clone(plain, numbers.large)
+
+
+def _clone(plain: keras.Model, other: Callable[[float], float] = numbers.other) -> keras.Model:
+    clone_layer = partial(_clone_layer, other=other)
+    model = keras.models.clone_model(plain, clone_function=clone_layer, recursive=True)
     config = keras.saving.deserialize_keras_object({**plain.get_compile_config(), "optimizer": None})
     model.compile(**{**config, "optimizer": _clone_optimizer(plain.optimizer)})
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _clone_layer(layer: keras.Layer) -> keras.Layer:
+def _clone_layer(layer: keras.Layer, other: Callable[[float], float]) -> keras.Layer:
     """An equal layer with other numbers, its rules likewise; weights and seeds of its own."""
     config = layer.get_config()
-    names = numbers.names_of(layer)
-    config.update({name: numbers.other(config[name]) for name in names})
+    config.update({name: other(config[name]) for name in numbers.names_of(layer)})
+    if isinstance(layer, keras.layers.Wrapper):
+        # Keras gives a dropout of rate zero nothing to draw from.
+        inner = config["layer"]["config"]
+        inner.update({name: other(inner[name]) for name in numbers.names_of(layer.layer)})
     made = type(layer).from_config(config)
     for part, rule in numbers.rules_of(layer):
         if getattr(made, part, None) is not None:
-            setattr(made, part, _clone_rule(rule))
+            setattr(made, part, _clone_rule(rule, other))
     return made
 
 
-def _clone_rule(rule: Any) -> Any:
+def _clone_rule(rule: Any, other: Callable[[float], float]) -> Any:
     config = rule.get_config()
-    names = numbers.names_of(rule)
-    return type(rule).from_config({**config, **{name: numbers.other(config[name]) for name in names}})
+    return type(rule).from_config(
+        {**config, **{name: other(config[name]) for name in numbers.names_of(rule)}}
+    )
 
 
 def _clone_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
@@ -248,12 +265,15 @@ def _lane_optimizer(plain: keras.Model) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _named(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """Its variables by names that another of its class has too: Keras counts up those that it gives none."""
-    unnamed = itertools.count()
-    return {
-        f"unnamed {next(unnamed)}"
-        if re.fullmatch(r"variable(_\d+)?", variable.name)
-        else variable.name: variable
-        for variable in optimizer.variables
-    }
+def _named(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Its variables' names, such as another of its class has too, each once.
+
+    Keras counts up those that it gives none, and gives some to several.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for variable in optimizer.variables:
+        name = "unnamed" if re.fullmatch(r"variable(_\d+)?", variable.name) else variable.name
+        found.append(f"{name} {seen[name]}")
+        seen[name] += 1
+    return found

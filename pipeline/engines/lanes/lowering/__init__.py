@@ -29,7 +29,7 @@ _KINDS = {
     keras.layers.MaxPooling3D: "maximum",
 }
 # Inputs that the lanes share spare these a gradient.
-_CONVOLUTIONS = ("full", "depthwise", "separable")
+_CONVOLUTIONS = ("full", "grouped", "depthwise", "separable")
 
 
 def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list[tuple[str, str]]:
@@ -66,8 +66,9 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
 
     for layer in model._flatten_layers(include_self=False):
         kind = _KINDS.get(type(layer))
-        if kind is not None and layer.data_format == "channels_last" and getattr(layer, "groups", 1) == 1:
-            forms = _forms(layer, kind, device.platform)
+        if kind is not None and layer.data_format == "channels_last":
+            kind = "grouped" if getattr(layer, "groups", 1) > 1 else kind
+            forms = _forms(layer, kind, device.platform, model)
             name = choose(layer, case_of(layer, kind), forms)
             alone[id(layer)] = forms[name]
             layer.call = _call(layer, kind, partial(forms[name], window=_window(layer)))
@@ -85,13 +86,13 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
     return chosen
 
 
-def _forms(layer: Any, kind: str, platform: str) -> Mapping[str, Form]:
+def _forms(layer: Any, kind: str, platform: str, model: Any) -> Mapping[str, Form]:
     if kind not in _CONVOLUTIONS:
         return pools.FORMS
     inputs = _inputs(layer)
-    return convolutions.suitable(
-        kind, _window(layer), None if inputs is None else inputs.shape[1:-1], platform
-    )
+    space = None if inputs is None else inputs.shape[1:-1]
+    shared = inputs is None or _is_shared(inputs, model, unknown=True)
+    return convolutions.suitable(kind, _window(layer), space, platform, shared=shared)
 
 
 def _window(layer: Any) -> Window:
@@ -134,14 +135,17 @@ def _inputs(layer: Any) -> Any:
     return inputs if known else None
 
 
-def _is_shared(tensor: Any, model: Any) -> bool:
-    """Whether a tensor is the same for all lanes: made from the model's inputs without weights or chance."""
+def _is_shared(tensor: Any, model: Any, *, unknown: bool = False) -> bool:
+    """Whether a tensor is the same for all lanes: made from the model's inputs without weights or chance.
+
+    unknown: the answer where a model within the model gets its inputs from outside.
+    """
     if any(tensor is one for one in model.inputs):
         return True
     operation, node, _ = tensor._keras_history
     if isinstance(operation, keras.layers.InputLayer):
-        # Of a model within the model: what feeds it is not known here.
-        return False
+        return unknown
     if getattr(operation, "variables", ()) or isinstance(operation, keras.Model):
         return False
-    return all(_is_shared(one, model) for one in operation._inbound_nodes[node].input_tensors)
+    tensors = operation._inbound_nodes[node].input_tensors
+    return all(_is_shared(one, model, unknown=unknown) for one in tensors)

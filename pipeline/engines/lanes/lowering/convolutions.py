@@ -7,6 +7,7 @@ slower than a matrix product. The other forms:
 * blocks: neighbouring outputs are computed together. Space moves into channels, so the convolution becomes
   one over coarser pixels, with a kernel that holds shifted copies; its patches are few, wide and contiguous.
   The zeros around the copies are computed too, which costs less than narrow patches where channels are few.
+* patches of groups: the same for each group of channels.
 * shifts: for depthwise kernels, a sum of shifted inputs times one number a channel.
 * one by one: a loop over the lanes.
 """
@@ -166,6 +167,17 @@ def shifts(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     return total.reshape(*total.shape[: len(window.size) + 1], -1)
 
 
+def grouped(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    """Patches of each group of channels. kernel: (*window, channels of a group, filters of all)."""
+    inputs = inputs.astype(kernel.dtype)
+    channels, filters = kernel.shape[-2:]
+    groups = inputs.shape[-1] // channels
+    parts = [part.reshape(*part.shape[:-1], groups, channels) for part in seen(inputs, window)]
+    flat = kernel.reshape(-1, channels, groups, filters // groups)
+    outputs = jnp.einsum("...pgc,pcgf->...gf", jnp.stack(parts, axis=-3), flat)
+    return outputs.reshape(*outputs.shape[:-2], filters)
+
+
 def separable(depthwise: Form) -> Form:
     """A depthwise convolution, then a matrix product with the pointwise kernel."""
 
@@ -193,21 +205,29 @@ DEPTHWISE: dict[str, Form] = {
     "one by one": one_by_one(depthwise_xla),
     "xla": depthwise_xla,
 }
+GROUPED: dict[str, Form] = {"patches": grouped, "xla": xla}
 SEPARABLE: dict[str, Form] = {name: separable(form) for name, form in DEPTHWISE.items()}
 
 
-def suitable(kind: str, window: Window, space: Sequence[int] | None, platform: str) -> dict[str, Form]:
+def suitable(
+    kind: str, window: Window, space: Sequence[int] | None, platform: str, *, shared: bool = False
+) -> dict[str, Form]:
     """The forms that are worth a try, the likeliest first.
 
     Args:
-        kind: full, depthwise or separable.
+        kind: full, grouped, depthwise or separable.
         window: of the layer.
         space: the inputs' size by axis, if known.
         platform: of the device. On a CPU no lane alone was ever fast.
+        shared: whether the lanes may have the same inputs.
     """
-    found = dict({"full": FULL, "depthwise": DEPTHWISE, "separable": SEPARABLE}[kind])
+    kinds = {"full": FULL, "grouped": GROUPED, "depthwise": DEPTHWISE, "separable": SEPARABLE}
+    found = dict(kinds[kind])
     if platform == "cpu":
-        del found["one by one"]
+        found.pop("one by one", None)
+    if shared and kind != "full":
+        # JAX has no gradient of grouped convolutions of shared inputs under vmap within shard_map.
+        del found["xla"]
     if kind != "full":
         return found
     alone = space is not None and math.prod(window.outputs(space)) == 1

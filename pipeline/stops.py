@@ -1,0 +1,43 @@
+"""Stops in good order: the first SIGINT or SIGTERM interrupts, and no later one disturbs the end."""
+
+import signal
+import threading
+from typing import Any
+
+_asked = threading.Event()
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if a stop was asked for.
+
+    What a signal's handler raises is lost where it happens to run inside a destructor, or in a callback of
+    the garbage collector. So whatever takes long asks now and then.
+    """
+    if _asked.is_set():
+        raise KeyboardInterrupt
+
+
+class Stops:
+    """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, and lets no later one disturb the end.
+
+    Ctrl-C on `mlflow run` sends both, one after the other. signal: the number of the one that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal = int(signal.SIGINT)
+        self._before: dict[int, Any] = {}
+        _asked.clear()
+        if threading.current_thread() is threading.main_thread():
+            self._before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore(self) -> None:
+        for kind, handler in self._before.items():
+            signal.signal(kind, handler)
+        _asked.clear()
+
+    def _stop(self, number: int, _: object) -> None:
+        self.signal = number
+        for kind in self._before:
+            signal.signal(kind, signal.SIG_IGN)
+        _asked.set()
+        raise KeyboardInterrupt
