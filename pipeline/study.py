@@ -91,7 +91,7 @@ class Study:
 
     @property
     def lanes(self) -> int | None:
-        """How many lanes its programs have had, if it was trained in lanes."""
+        """How many lanes its programs have had at most, if it was trained in lanes."""
         found = self._study.user_attrs.get(_LANES)
         return None if found is None else int(found)
 
@@ -183,7 +183,7 @@ class Study:
             return
         if outcome.replay:
             self._storage.set_trial_user_attr(self._trial_id(outcome.number), _REPLAY, asdict(outcome.replay))
-            if self.lanes != outcome.replay.lanes:
+            if (self.lanes or 0) < outcome.replay.lanes:
                 self._study.set_user_attr(_LANES, outcome.replay.lanes)
         self._study.tell(outcome.number, outcome.value)
         self._running.discard(outcome.number)

@@ -1,6 +1,7 @@
 """From a candidate to a lane: its models are built on one thread, its program is compiled on another."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -57,12 +58,13 @@ class Builder:
         )
         self._needed = [objective.metric, budget.monitor]
         self._mesh = devices.mesh(lanes)
-        self._chosen = lanes is not None
+        self._given, self._chosen = lanes is not None, False
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
         self._data = devices.DataOnDevices(folds, whole, self._mesh)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._twins: dict[str, Twin] = {}
+        self._built: Counter[Key] = Counter()
         self._compared: set[str] = set()
         self._refused: dict[str, str] = {}
 
@@ -105,6 +107,7 @@ class Builder:
             data.train.rows,
             data.validation.rows,
         )
+        self._built[key] += 1
         if structure not in self._twins:
             twin = Twin(plain, batch, key.batch_size)
             check_logged(twin.logged(), self._needed)
@@ -140,22 +143,34 @@ class Builder:
         return program
 
     def _sized(self, make: Callable[[int], Program], entry: Entry) -> Program:
-        """A program of as many lanes as the first one was found to run best with."""
-        if self._chosen:
+        """A program of as many lanes as the first one was found to run best with, or as it will need."""
+        if self._given:
             return make(self.lanes)
-        trainings = self._trials * len(self._folds)
-        program, self.lanes = sizing.choose(
-            make, entry.values, self.lanes, self._mesh.size, trainings, trainings * self._budget.epochs
-        )
-        self._chosen = True
+        began = time.monotonic()
+        if self._chosen:
+            program = make(self.lanes)
+        else:
+            trainings = self._trials * len(self._folds)
+            program, self.lanes = sizing.choose(
+                make, entry.values, self.lanes, self._mesh.size, trainings, trainings * self._budget.epochs
+            )
+            self._chosen = True
+        seconds = time.monotonic() - began
+        fewer = sizing.enough(self.lanes, self._mesh.size, self._expected(entry.key))
+        if sizing.pays(program, entry.values, fewer, self._budget.epochs, seconds):
+            return make(fewer)
         return program
+
+    def _expected(self, key: Key) -> float:
+        """The trainings that a program will have, if the others are drawn like those that were built."""
+        return self._trials * len(self._folds) * self._built[key] / self._built.total()
 
     def _compare(self, program: Program, entry: Entry) -> None:
         data = self._folds[entry.fold]
         learn, check = np.arange(data.train.rows, dtype=np.int32), None
         if data.fold is not None:
             learn = data.fold.learn.astype(np.int32)
-            check = np.tile(data.fold.check.astype(np.int32), (self.lanes, 1))
+            check = np.tile(data.fold.check.astype(np.int32), (program.lanes, 1))
         with entry.twin.lock:
             batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
             orders = (program.orders([learn]), check)

@@ -24,6 +24,7 @@ _MOST = 4096
 _SHARE = 0.6
 # A compilation that a study of twenty times its length can save a tenth of is worth it.
 _WORTH, _GAIN = 20.0, 0.9
+_PAYS = 2.0
 _STEPS, _REPEATS = 4, 3
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER_LIMIT, _CONTAINER_USE = (
@@ -77,6 +78,27 @@ def choose(
         if count != first:
             break
     return program, count
+
+
+def enough(count: int, devices: int, trainings: float) -> int:
+    """The lanes of a program that will have so many trainings: a multiple of the devices, `count` at most."""
+    return min(count, devices * math.ceil(max(trainings, 1) / devices))
+
+
+def pays(program: Program, values: Values, fewer: int, epochs: int, seconds: float) -> bool:
+    """Whether a program with fewer lanes saves more time than it takes to compile.
+
+    Lanes that nobody is in are computed all the same.
+
+    Args:
+        program: compiled; its lanes are free.
+        values: of any lane.
+        fewer: lanes that would do.
+        epochs: of a training, at most.
+        seconds: that compiling takes.
+    """
+    idle = program.lanes - fewer
+    return idle > 0 and idle * epochs * program.steps * _lane_step(program, values) > _PAYS * seconds
 
 
 def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:

@@ -1,0 +1,134 @@
+"""How many lanes a program gets: what fits the memory, what was measured as fast, and what it will need."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lanes_harness import OBJECTIVE, LanesEngine, blobs, budget, each, in_lanes, mlp
+
+from pipeline.engines.lanes import sizing
+from pipeline.engines.lanes.refusal import Refusal
+
+GIB = 2**30
+
+
+class Machine:
+    """Programs that need so many bytes, and seconds for a lane's step, by their lanes."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, bytes_: Any, seconds: Any, free: float = 24 * GIB
+    ) -> None:
+        self.made: list[int] = []
+        self._bytes = bytes_
+        monkeypatch.setattr(sizing, "_lane_step", lambda program, values: seconds(program.lanes))
+        monkeypatch.setattr(sizing, "_memory", lambda: 24.0 * GIB)
+        # Each compilation takes a second.
+        clock = SimpleNamespace(monotonic=lambda: float(len(self.made)))
+        monkeypatch.setattr(sizing, "time", clock)
+
+    def make(self, lanes: int) -> Any:
+        self.made.append(lanes)
+        return SimpleNamespace(lanes=lanes, steps=100, memory=lambda: self._bytes(lanes))
+
+    def choose(self, first: int, devices: int = 2, most: int = 1000, epochs: float = 1e6) -> int:
+        program, count = sizing.choose(self.make, None, first, devices, most, epochs)
+        assert program.lanes == count
+        return count
+
+
+@pytest.mark.parametrize(
+    ("devices", "most", "count"),
+    [(2, 1000, 8), (2, 8, 8), (2, 4, 4), (2, 3, 4), (2, 2, 2), (2, 1, 2), (1, 3, 4), (3, 5, 6)],
+)
+def test_a_cpu_begins_with_four_lanes_a_core_but_no_more_than_trainings(
+    devices: int, most: int, count: int
+) -> None:
+    assert sizing.first_count(devices, most) == count
+
+
+def test_more_lanes_as_long_as_each_step_of_a_lane_gets_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1 / lanes if lanes <= 32 else 1.0)
+    assert machine.choose(8) == 32
+    assert machine.made == [8, 16, 32, 64]
+
+
+def test_fewer_lanes_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: float(lanes))
+    assert machine.choose(8) == 2
+    assert machine.made == [8, 16, 4, 2]
+
+
+def test_a_gain_within_the_noise_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1 - lanes / 1000)
+    assert machine.choose(8) == 8
+
+
+def test_a_short_study_tries_no_other_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1e-3 / lanes)
+    assert machine.choose(8, epochs=100) == 8
+    assert machine.made == [8]
+
+
+def test_no_more_lanes_than_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1 / lanes)
+    assert machine.choose(8, most=20) == 16
+
+
+def test_lanes_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: lanes * 4 * GIB, lambda lanes: 1.0)
+    assert machine.choose(16) == 2
+    assert machine.made[:4] == [16, 8, 4, 2]
+
+
+def test_a_count_that_does_not_fit_is_not_taken_however_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: lanes * GIB, lambda lanes: 1 / lanes)
+    assert machine.choose(8) == 8
+
+
+def test_what_fits_in_no_way_is_refused_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: 100 * GIB, lambda lanes: 1.0)
+    with pytest.raises(Refusal, match=r"2 lanes of it need 100.0 GiB, which is not there"):
+        machine.choose(8)
+
+
+@pytest.mark.parametrize(("trainings", "count"), [(0.2, 2), (2, 2), (2.1, 4), (7, 8), (100, 8)])
+def test_lanes_for_the_trainings_that_a_program_will_have(trainings: float, count: int) -> None:
+    assert sizing.enough(8, 2, trainings) == count
+
+
+@pytest.mark.parametrize(("fewer", "seconds", "pays"), [(8, 0.0, False), (2, 10.0, True), (2, 400.0, False)])
+def test_fewer_lanes_pay_where_idle_ones_cost_more_than_to_compile(
+    fewer: int, seconds: float, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 0.1)
+    # Six idle lanes, ten epochs of a hundred steps of a tenth of a second: ten minutes.
+    assert sizing.pays(machine.make(8), None, fewer, 10, seconds) == pays
+
+
+def test_free_memory_is_what_programs_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are cached make room; a container's bound counts."""
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 50 kB\n")
+    (tmp_path / "limit").write_text("max\n")
+    (tmp_path / "use").write_text("10240\n")
+    for name, file in (("_MEMORY", "meminfo"), ("_CONTAINER_LIMIT", "limit"), ("_CONTAINER_USE", "use")):
+        monkeypatch.setattr(sizing, name, tmp_path / file)
+    assert sizing._free() == 50 * 1024
+    (tmp_path / "limit").write_text("30720\n")
+    assert sizing._free() == 20 * 1024
+    monkeypatch.setattr(sizing, "_MEMORY", tmp_path / "nothing")
+    monkeypatch.setattr(sizing, "_CONTAINER_LIMIT", tmp_path / "nothing")
+    assert sizing._free() == float("inf")
+
+
+def test_a_structure_of_few_trials_gets_few_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eight that are built first tell: one of them has a structure of its own."""
+    monkeypatch.setattr(sizing, "_PAYS", 0.0)
+    widths = [5, 8, 8, 8, 8, 8, 8, 8]
+    engine = LanesEngine(
+        mlp, [blobs()], None, budget(), OBJECTIVE, tmp_path, lanes=None, seed=0, trials=len(widths)
+    )
+    trials = in_lanes(engine, each(*({"units": width} for width in widths)))
+    lanes = {width: trials[number].outcome.replay.lanes for number, width in enumerate(widths)}
+    assert lanes[8] == 8
+    assert lanes[5] < 8
