@@ -54,7 +54,7 @@ def test_more_lanes_as_long_as_each_step_of_a_lane_gets_faster(monkeypatch: pyte
 
 
 def test_fewer_lanes_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: float(lanes))
+    machine = Machine(monkeypatch, lambda lanes: GIB, float)
     assert machine.choose(8) == 2
     assert machine.made == [8, 16, 4, 2]
 
