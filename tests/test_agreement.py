@@ -110,7 +110,7 @@ DOORS = {
 
 # The direction of imports: a room may import itself and the rooms of the lines above it.
 LAYERS = (
-    ("errors", "values", "secrets", "seeds", "started"),
+    ("errors", "values", "secrets", "seeds", "started", "stops"),
     ("settings", "metrics"),
     ("ranges",),
     ("space",),

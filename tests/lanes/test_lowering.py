@@ -103,6 +103,15 @@ def test_a_convolution_in_each_form(place: int, given: Any) -> None:
     assert_forms(forms, inputs, [kernel], max(kernel.size, inputs.size * 2))
 
 
+@pytest.mark.parametrize("given", FULL[1::4], ids=str)
+def test_a_convolution_in_groups_in_each_form(given: Any) -> None:
+    *parts, space = given
+    window = Window(*parts)
+    inputs, kernel = numbers(2, *space, 6), numbers(*window.size, 2, 9, seed=1)
+    forms = {name: partial(form, window=window) for name, form in convolutions.GROUPED.items()}
+    assert_forms(forms, inputs, [kernel], max(kernel.size, inputs.size * 2))
+
+
 DEPTHWISE = [
     ((3,), (1,), (1,), "same", (8,)),
     ((4,), (2,), (1,), "valid", (11,)),
@@ -317,9 +326,15 @@ def test_other_layers_stay_as_they_are() -> None:
     found = layers.MaxPooling2D(2, data_format="channels_first")(inputs)
     first = layers.Conv2D(4, 3, data_format="channels_first")
     model = keras.Model(inputs, first(found))
+    assert lowering.install(model) == []
+
+
+def test_a_convolution_in_groups_joins_no_chain() -> None:
     inputs = keras.Input((8, 8, 4))
-    grouped = keras.Model(inputs, layers.AveragePooling2D(2)(layers.Conv2D(4, 3, groups=2)(inputs)))
-    assert lowering.install(model) == lowering.install(grouped) == []
+    convolution = layers.Conv2D(4, 3, groups=2)
+    grouped = keras.Model(inputs, layers.AveragePooling2D(2)(convolution(inputs)))
+    # Nothing to choose where the lanes share the inputs.
+    assert lowering.install(grouped) == [(convolution.name, "patches")]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[choice.Case]:
