@@ -14,7 +14,8 @@ slower than a matrix product. The other forms:
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,18 +24,24 @@ import keras
 from pipeline.engines.lanes.lowering.windows import Form, Window, one_by_one, padded, seen
 
 
-def xla(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """Keras's own."""
-    inputs, padding = _causal(inputs, window)
-    outputs: jax.Array = keras.ops.conv(
-        inputs,
-        kernel,
-        strides=window.strides,
-        padding=padding,
-        dilation_rate=window.dilation,
-        data_format="channels_last",
-    )
-    return outputs
+def kerass(operation: Callable[..., Any]) -> Form:
+    """Keras's own form of an operation."""
+
+    def form(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+        padding = window.padding
+        if padding == "causal":
+            inputs, padding = padded(inputs, window), "valid"
+        outputs: jax.Array = operation(
+            inputs,
+            kernel,
+            strides=window.strides,
+            padding=padding,
+            dilation_rate=window.dilation,
+            data_format="channels_last",
+        )
+        return outputs
+
+    return form
 
 
 def patches(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -139,20 +146,6 @@ def _shifted_copies(
     return apart.transpose(order).reshape(math.prod(whole) * channels, -1)
 
 
-def depthwise_xla(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
-    """Keras's own."""
-    inputs, padding = _causal(inputs, window)
-    outputs: jax.Array = keras.ops.depthwise_conv(
-        inputs,
-        kernel,
-        strides=window.strides,
-        padding=padding,
-        dilation_rate=window.dilation,
-        data_format="channels_last",
-    )
-    return outputs
-
-
 def shifts(inputs: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """A sum of shifted inputs. kernel: (*window, channels, multiplier)."""
     *_, channels, multiplier = kernel.shape
@@ -188,24 +181,19 @@ def separable(depthwise: Form) -> Form:
     return form
 
 
-def _causal(inputs: jax.Array, window: Window) -> tuple[jax.Array, str]:
-    if window.padding == "causal":
-        return padded(inputs, window), "valid"
-    return inputs, window.padding
-
-
+_xla, _depthwise_xla = kerass(keras.ops.conv), kerass(keras.ops.depthwise_conv)
 FULL: dict[str, Form] = {
     "blocks": blocks,
     "patches": patches,
-    "one by one": one_by_one(xla),
-    "xla": xla,
+    "one by one": one_by_one(_xla),
+    "xla": _xla,
 }
 DEPTHWISE: dict[str, Form] = {
     "shifts": shifts,
-    "one by one": one_by_one(depthwise_xla),
-    "xla": depthwise_xla,
+    "one by one": one_by_one(_depthwise_xla),
+    "xla": _depthwise_xla,
 }
-GROUPED: dict[str, Form] = {"patches": grouped, "xla": xla}
+GROUPED: dict[str, Form] = {"patches": grouped, "xla": _xla}
 SEPARABLE: dict[str, Form] = {name: separable(form) for name, form in DEPTHWISE.items()}
 
 
