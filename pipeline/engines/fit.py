@@ -23,7 +23,6 @@ from pipeline.engines.models import built, check_logged
 from pipeline.metrics import class_probabilities
 from pipeline.seeds import derived
 from pipeline.values import (
-    Array,
     Budget,
     Candidate,
     Data,
@@ -32,7 +31,6 @@ from pipeline.values import (
     Outcome,
     Progress,
     Settings,
-    Split,
 )
 
 # Predictions need no gradients, so they go through in large batches.
@@ -230,7 +228,7 @@ class _Training:
             cooldown=budget.plateau_cooldown,
             min_lr=budget.plateau_floor,
         )
-        training, turning = _rows_for_fit(data.train, model, candidate, watch.fold, alone=self._alone)
+        training, turning = rows.for_fit(data.train, model, candidate, watch.fold, alone=self._alone)
         model.fit(
             **training,
             epochs=budget.epochs,
@@ -256,29 +254,6 @@ class _Training:
             return {"model": files["model"]}
         np.save(files["predictions"], class_probabilities(outputs[0]).astype(np.float32))
         return files
-
-
-def _rows_for_fit(
-    train: Split, model: keras.Model, candidate: Candidate, fold: int, *, alone: bool
-) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
-    """What `model.fit` gets of the training rows, and the callbacks that go with it.
-
-    alone: whether Keras may shuffle them, by numbers of the whole process.
-    """
-    settings, replay = candidate.settings, candidate.replay
-    size, shuffle = int(settings["batch_size"]), bool(settings["shuffle"])
-    if replay is None and alone:
-        x, y, weights = rows.for_keras(train, model)
-        return {"x": x, "y": y, "sample_weight": weights, "batch_size": size, "shuffle": shuffle}, []
-    seed, program, first = candidate.seed, fold, 0
-    if replay:
-        seed, program, first = replay.seed, replay.program, replay.first_epoch
-
-    def order_of(epoch: int) -> Array:
-        return rows.order(seed, program, first + epoch, train.rows, shuffle=shuffle)
-
-    batches = rows.Batches(train, model, size, order_of)
-    return {"x": batches, "shuffle": False}, [batches.turning()]
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types

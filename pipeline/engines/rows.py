@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.values import Array, Split
+from pipeline.values import Array, Candidate, Split
 
 # Enough for a matrix product, few enough for a core's cache.
 _VALIDATION_ROWS = 128
@@ -90,6 +90,29 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type
 
     def _turn(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         self._order = self._order_of(epoch)
+
+
+def for_fit(
+    train: Split, model: keras.Model, candidate: Candidate, fold: int, *, alone: bool
+) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
+    """What `model.fit` gets of the training rows, and the callbacks that go with it.
+
+    alone: whether Keras may shuffle them, by numbers of the whole process.
+    """
+    settings, replay = candidate.settings, candidate.replay
+    size, shuffle = int(settings["batch_size"]), bool(settings["shuffle"])
+    if replay is None and alone:
+        x, y, weights = for_keras(train, model)
+        return {"x": x, "y": y, "sample_weight": weights, "batch_size": size, "shuffle": shuffle}, []
+    seed, program, first = candidate.seed, fold, 0
+    if replay:
+        seed, program, first = replay.seed, replay.program, replay.first_epoch
+
+    def order_of(epoch: int) -> Array:
+        return order(seed, program, first + epoch, train.rows, shuffle=shuffle)
+
+    batches = Batches(train, model, size, order_of)
+    return {"x": batches, "shuffle": False}, [batches.turning()]
 
 
 def _plain(part: Array | Mapping[str, Array]) -> Any:
