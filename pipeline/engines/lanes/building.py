@@ -109,7 +109,11 @@ class Builder:
         )
         self._built[key] += 1
         if structure not in self._twins:
-            twin = Twin(plain, batch, key.batch_size)
+            try:
+                twin = Twin(plain, batch, key.batch_size)
+            except Refusal as refusal:
+                self.refuse(structure, str(refusal))
+                raise
             check_logged(twin.logged(), self._needed)
             self._twins[structure] = twin
         twin = self._twins[structure]

@@ -28,8 +28,6 @@ def check(model: keras.Model) -> None:
     """
     if type(model) not in _plain_classes():
         raise Refusal(f"{type(model).__name__} is a model class of its own, with training steps of its own")
-    if not getattr(model, "compiled", False) or model.optimizer is None:
-        raise Refusal("the model is not compiled")
     if not isinstance(model.optimizer, keras.optimizers.Optimizer) or not numbers.is_kerass(model.optimizer):
         raise Refusal(f"{type(model.optimizer).__name__} is not one of Keras's optimisers")
     if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
