@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contenders
-from benchmarks.synthetic import SHAPES
+from benchmarks.synthetic import SHAPES, TASKS, how
 from pipeline.benchmark import children, machine
 from pipeline.benchmark.speed import Speed, shown, table, together
 from pipeline.errors import RunError
@@ -85,7 +85,7 @@ def _plan(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         others = ["tensorflow", "jax", *_TUNED]
     lanes = sorted({1, *given.lanes})
     for task in given.tasks:
-        shape = SHAPES[task]
+        batch, epochs = how(task)
         turns = [
             (contender, count)
             for pair in itertools.zip_longest(((other, 1) for other in others), (("lanes", n) for n in lanes))
@@ -98,8 +98,8 @@ def _plan(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "contender": contender,
                     "lanes": count,
                     "round": number,
-                    "batch": given.batch or shape.batch,
-                    "epochs": given.epochs or shape.epochs,
+                    "batch": given.batch or batch,
+                    "epochs": given.epochs or epochs,
                     "rows": given.rows,
                     "compare": number == 0 and contender == "lanes",
                 }
@@ -189,7 +189,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--tasks", type=_tasks, default=list(SHAPES), help="separated by commas")
+    parser.add_argument(
+        "--tasks", type=_tasks, default=list(SHAPES), help="separated by commas, of " + ", ".join(TASKS)
+    )
     parser.add_argument("--lanes", type=_counts, default=[8], help="lane counts, separated by commas")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, help="that are measured; each task's own if not given")
@@ -203,8 +205,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _tasks(text: str) -> list[str]:
     names = text.split(",")
-    if unknown := [name for name in names if name not in SHAPES]:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(SHAPES)}")
+    if unknown := [name for name in names if name not in TASKS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(TASKS)}")
     return names
 
 

@@ -10,16 +10,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from pipeline import ensemble, evaluation, report
-from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE
-from pipeline.ensemble import Ensemble
+from pipeline import answers, ensemble, evaluation
+from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, SEVERAL_PREDICTIONS_FILE
+from pipeline.ensemble import Ensemble, Judge
 from pipeline.evaluation import Score
-from pipeline.metrics import LOG_LOSS
+from pipeline.report import diagram, passages
+from pipeline.report import study as study_report
+from pipeline.report.page import Section
 from pipeline.study import Finished, Study
 from pipeline.tasks.task import Task
 from pipeline.tracking import models, trials
 from pipeline.tracking.parent import Parent
-from pipeline.values import Data, Metric, Objective
+from pipeline.values import Answers, Data, Metric, Objective
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ _EXAMPLE_ROWS = 3
 class Result:
     """What a search found.
 
-    scores: on the test rows, by model (baseline, champion, ensemble), then by metric.
+    scores: on the test rows, by model (baseline, champion, ensemble), then by metric. best: the best possible
+    expected scores by metric, where they are known.
     """
 
     study: str
@@ -40,6 +43,7 @@ class Result:
     champion: Finished
     ensemble: Ensemble
     scores: Mapping[str, Mapping[str, Score]]
+    best: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Closing:
             chosen = self._select(finished, method, members, Path(folder))
             made = self._models(champion, baseline, chosen, Path(folder))
             scores = evaluation.score_test(self.data, made, self.task.metrics, seed)
-            result = Result(self.study.name, self.parent.run_id, champion, chosen, scores)
+            result = Result(self.study.name, self.parent.run_id, champion, chosen, scores, self._best())
             self._record(result, made, Path(folder))
         return result
 
@@ -85,12 +89,24 @@ class Closing:
         return chosen
 
     def _select(self, finished: Sequence[Finished], method: str, members: int, folder: Path) -> Ensemble:
-        predictions = {
-            trial.number: np.load(trials.fetch(self.parent, self.tag, trial.number, PREDICTIONS_FILE, folder))
-            for trial in finished[:_POOL]
-        }
-        labels = self.data.validation.labels
-        return ensemble.select(method, predictions, labels, self._metric(), members)
+        predictions = {trial.number: self._predictions(trial.number, folder) for trial in finished[:_POOL]}
+        metric = self._metric()
+        # The loss of the same answers decides between equals; a mean of scores holds one.
+        tie = next(
+            (
+                one
+                for one in self.task.metrics
+                if one.name.endswith("log_loss") and one.output == metric.output
+            ),
+            metric,
+        )
+        return ensemble.select(method, predictions, Judge(self.data.validation.targets, metric, tie), members)
+
+    def _predictions(self, number: int, folder: Path) -> Answers:
+        """What a trial's model answered to the validation rows."""
+        name = SEVERAL_PREDICTIONS_FILE if self.data.outputs else PREDICTIONS_FILE
+        found = np.load(trials.fetch(self.parent, self.tag, number, name, folder))
+        return {part: found[part] for part in self.data.outputs} if self.data.outputs else found
 
     def _models(
         self, champion: Finished, baseline: Finished | None, chosen: Ensemble, folder: Path
@@ -110,16 +126,24 @@ class Closing:
         parent = self.parent
         # Before the models: MLflow copies the run's metrics to a model that it logs.
         parent.metrics(self._metrics(result))
-        example = self.data.validation.one_input[:_EXAMPLE_ROWS]
+        inputs = self.data.validation.take(np.arange(min(_EXAMPLE_ROWS, self.data.validation.rows))).inputs
+        example = dict(inputs) if isinstance(inputs, Mapping) else inputs
         for name in ("champion", "ensemble"):
             file = folder / f"{name}.keras"
             made[name].save(file)
             parent.file(file, "models")
-            models.log(parent, name, made[name], example, made[name].predict(example, verbose=0))
+            answer = answers.by_name(made[name], made[name].predict(example, verbose=0))
+            models.log(parent, name, made[name], example, answer.get("", answer))
         parent.text(json.dumps(dict(result.champion.settings), indent=2), "champion.json")
         weights = {str(number): weight for number, weight in result.ensemble.weights.items()}
         parent.text(json.dumps(weights, indent=2), "ensemble.json")
-        pages = report.draw(
+        drawn = diagram.draw(made["champion"], folder / "champion_diagram.png")
+        if drawn:
+            parent.file(drawn, "plots")
+        parent.text(diagram.summary(made["champion"]), "champion_summary.txt")
+        names = [metric.name for metric in self.task.metrics]
+        shown = "accuracy" if "accuracy" in names else self._metric().name
+        pages = study_report.draw(
             folder,
             result.study,
             table(result),
@@ -127,11 +151,30 @@ class Closing:
             self.objective,
             {
                 name: trials.curve(parent, self.tag, result.champion.number, name)
-                for name in ("loss", "val_loss", "accuracy", "val_accuracy")
+                for name in ("loss", "val_loss", shown, f"val_{shown}")
             },
+            [*self._passages(result.champion, folder), *_looks(made["champion"], drawn)],
         )
         for page in pages:
             parent.file(page, None if page.suffix == ".html" else "plots")
+
+    def _passages(self, champion: Finished, folder: Path) -> list[Section]:
+        """Some validation rows in words, with what the champion says of them."""
+        if self.task.texts is None:
+            return []
+        probabilities = np.asarray(self._predictions(champion.number, folder))
+        found = passages.section(self.data.validation, probabilities, self.data.classes, self.task.texts)
+        return [found] if found else []
+
+    def _best(self) -> dict[str, float]:
+        """The best possible scores that are known, also of means of such."""
+        best = self.data.best
+        means = {
+            metric.name: sum(best[part.name] * share for part, share in metric.parts)
+            for metric in self.task.metrics
+            if metric.parts and all(part.name in best for part, _ in metric.parts)
+        }
+        return {**best, **means}
 
     def _metrics(self, result: Result) -> dict[str, float]:
         metrics = {f"best_{self.objective.metric}": result.champion.value}
@@ -144,9 +187,9 @@ class Closing:
         return metrics
 
     def _metric(self) -> Metric:
-        """What the ensemble is chosen by: the objective, or log loss where that is Keras's loss."""
+        """What the ensemble is chosen by: the objective, or the last metric where that is Keras's loss."""
         name = self.objective.metric.removeprefix("val_")
-        return next((metric for metric in self.task.metrics if metric.name == name), LOG_LOSS)
+        return next((metric for metric in self.task.metrics if metric.name == name), self.task.metrics[-1])
 
 
 def table(result: Result) -> list[list[str]]:
@@ -164,13 +207,13 @@ def table(result: Result) -> list[list[str]]:
     for model, scores in result.scores.items():
         cells = [f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in scores.values()]
         rows.append([model, *cells, made_of[model]])
+    if result.best:
+        cells = [f"{result.best[name]:.4f}" if name in result.best else "" for name in names]
+        rows.append(["best possible", *cells, "known of generated rows"])
     return rows
 
 
-def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """The table in columns, for a terminal or a log."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+def _looks(model: keras.Model, drawn: Path | None) -> list[Section]:
+    if drawn:
+        return [Section("The champion's layers", picture=drawn)]
+    return [Section("The champion's layers", text=diagram.summary(model))]

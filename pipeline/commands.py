@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline import loop, samplers, started
-from pipeline.closing import Closing, Result, as_text, table
-from pipeline.engines import choice
+from pipeline.closing import Closing, Result, table
+from pipeline.engines import callbacks, choice
 from pipeline.engines.choice import Order
 from pipeline.engines.engine import Engine
 from pipeline.errors import RunError, UserError
@@ -17,12 +17,17 @@ from pipeline.finalists import train
 from pipeline.job import Job, open_existing, open_search
 from pipeline.progress import ProgressLine
 from pipeline.provenance import record_origin
+from pipeline.report.page import as_text
 from pipeline.secrets import redacted
 from pipeline.tracking import trials
-from pipeline.tracking.apart import Process
-from pipeline.tracking.parent import Parent
+from pipeline.tracking.apart import Process, opened_writer
+from pipeline.tracking.curves import CurveFiles
+from pipeline.tracking.parent import ending
 from pipeline.tracking.recorder import MEMBER, TRIAL, Recorder
 from pipeline.values import Data
+
+# What is kept of a trial's model, which with folds it does not have.
+_OF_MODELS = (callbacks.CHECKPOINT, callbacks.ACTIVATIONS)
 
 
 def search(asked: Mapping[str, Any]) -> Result | None:
@@ -36,7 +41,11 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         RunError: no trial completed, or MLflow cannot be written any more.
     """
     # Before anything else, as it takes as long to start as what comes before the first trial.
-    with _writer(asked["engine"]) as apart, open_search(asked) as job, _ending(job.parent):
+    with (
+        opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
+        open_search(asked) as job,
+        ending(job.parent),
+    ):
         if not job.study.remaining(asked["trials"]) and job.study.closed:
             _say_complete(job)
             return None
@@ -61,7 +70,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
     """Makes the ensemble of a study again, by another method or of another size."""
-    with open_existing(asked) as job, _ending(job.parent):
+    with open_existing(asked) as job, ending(job.parent):
         numbers = _numbers(job)
         if not numbers:
             raise RunError(
@@ -83,12 +92,13 @@ def _train_trials(job: Job, deadline: float, apart: Process | None) -> float:
         counts.total,
         (best[0].value, best[0].number) if best else None,
     )
-    progress.say(_greeting(job))
+    for text in (_greeting(job), *_less_kept(job)):
+        progress.say(text)
     # All modules are there to stay: no collection has to look through them again.
     gc.freeze()
     with (
         choice.opened(_order(job, job.folds)) as engine,
-        contextlib.closing(Recorder(job.parent, len(job.folds), apart)) as recorder,
+        contextlib.closing(Recorder(job.parent, len(job.folds), apart, _curve_files(job))) as recorder,
     ):
         rooms = loop.Rooms(
             study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
@@ -118,24 +128,11 @@ def _train_finalists(job: Job, deadline: float) -> None:
     wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
     there = trials.finished(job.parent, MEMBER)
     with (
-        _writer(job.asked["engine"]) as apart,
+        opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
         choice.opened(_order(job, (job.data,))) as engine,
-        contextlib.closing(Recorder(job.parent, 1, apart)) as recorder,
+        contextlib.closing(Recorder(job.parent, 1, apart, _curve_files(job))) as recorder,
     ):
         train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
-
-
-@contextlib.contextmanager
-def _writer(engine: str) -> Iterator[Process | None]:
-    """A process that writes to MLflow, for a block.
-
-    A trial in lanes takes a fraction of a second, and writing it as long; by fit, a thread has time enough.
-    """
-    if choice.name_of(engine) != "lanes":
-        yield None
-        return
-    with contextlib.closing(Process()) as process:
-        yield process
 
 
 def _say_no_model(job: Job) -> None:
@@ -160,7 +157,13 @@ def _close(job: Job, method: str, numbers: frozenset[int]) -> Result:
     closing = Closing(job.study, job.task, job.data, job.space.objective, job.parent, _tag(job), numbers)
     result = closing.close(method, job.asked["members"], job.asked["seed"])
     job.study.close()
-    settings = ", ".join(f"{name}={_short(value)}" for name, value in result.champion.settings.items())
+    # What is as everywhere says nothing of this one.
+    usual = {parameter.name: parameter.default for parameter in job.task.parameters}
+    settings = ", ".join(
+        f"{name}={_short(value)}"
+        for name, value in result.champion.settings.items()
+        if name not in usual or value != usual[name]
+    )
     print(f"\n{as_text(table(result))}\n\nchampion: {settings}")
     print(f"MLflow run {result.run_id}: models champion and ensemble, report.html", flush=True)
     return result
@@ -179,23 +182,29 @@ def _order(job: Job, folds: tuple[Data, ...]) -> Order:
         asked["lanes"] or job.study.lanes,
         asked["seed"],
         asked["trials"],
+        [name for name in _kept(job) if len(folds) == 1 or name not in _OF_MODELS],
     )
 
 
-@contextlib.contextmanager
-def _ending(parent: Parent) -> Iterator[None]:
-    """Gives the parent run its final status, however the command ends."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        with contextlib.suppress(RunError):
-            parent.end("KILLED", "interrupted")
-        raise
-    except BaseException as error:
-        with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
-            parent.end("FAILED", str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise
-    parent.end("FINISHED")
+def _kept(job: Job) -> tuple[str, ...]:
+    """The names of what a trial keeps besides its model."""
+    return job.asked["callbacks"] or ()
+
+
+def _curve_files(job: Job) -> CurveFiles | None:
+    kept = _kept(job)
+    csv, events = "csv" in kept, callbacks.TENSORBOARD in kept
+    own = tuple(name for name, _ in job.space.objective.means)
+    return CurveFiles(csv, events, own) if csv or events else None
+
+
+def _less_kept(job: Job) -> Iterator[str]:
+    """Says what of the callbacks that are asked for a trial does not get."""
+    if callbacks.TENSORBOARD in _kept(job) and not choice.draws_weights(job.asked["engine"]):
+        yield "callbacks: tensorboard has scalars only; the rest needs engine=fit on TensorFlow"
+    of_models = [name for name in _kept(job) if name in _OF_MODELS]
+    if of_models and len(job.folds) > 1:
+        yield f"callbacks: {', '.join(of_models)}: not of trials, as with folds they keep no models"
 
 
 def _record_counts(job: Job, engine: Engine, before: int, seconds: float) -> None:

@@ -30,5 +30,9 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.
     backend.load()
     from pipeline import commands
+    from pipeline.ablation.command import ablate
 
+    if command == "ablate":
+        ablate(asked)
+        return None
     return {"search": commands.search, "ensemble": commands.ensemble}[command](asked)

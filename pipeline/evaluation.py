@@ -5,12 +5,14 @@ It is opened once a command, for all models together, after every choice has bee
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 from scipy.stats import bootstrap
 
-from pipeline.metrics import class_probabilities, per_row
+from pipeline import answers
+from pipeline.metrics import rows_of, score_of
 from pipeline.values import Array, Data, Metric
 
 _RESAMPLES = 2000
@@ -34,14 +36,32 @@ def score_test(
 ) -> dict[str, dict[str, Score]]:
     """Each model's score by each metric; the intervals derive from the seed."""
     test = data.test.unseal()
+    inputs = dict(test.inputs) if isinstance(test.inputs, Mapping) else test.inputs
     scores: dict[str, dict[str, Score]] = {}
     for name, model in models.items():
-        answers = model.predict(test.inputs, batch_size=_BATCH_ROWS, verbose=0)
-        probabilities = class_probabilities(answers)
-        scores[name] = {
-            metric.name: _score(per_row(metric.name, test.labels, probabilities), seed) for metric in metrics
-        }
+        found = answers.read(model, model.predict(inputs, batch_size=_BATCH_ROWS, verbose=0), data)
+        scores[name] = {metric.name: _score(rows_of(metric, test.targets, found), seed) for metric in metrics}
     return scores
+
+
+def values_of(
+    data: Data, alike: Sequence[Sequence[Path]], metrics: Sequence[Metric]
+) -> list[list[dict[str, float]]]:
+    """Each model's score by each metric, for many models in `.keras` files.
+
+    alike: files of models that differ in their weights alone, which are predicted by one compiled function.
+    """
+    test = data.test.unseal()
+    inputs = dict(test.inputs) if isinstance(test.inputs, Mapping) else test.inputs
+    found: list[list[dict[str, float]]] = []
+    for files in alike:
+        model = keras.models.load_model(files[0])
+        found.append([])
+        for file in files:
+            model.load_weights(file)
+            answered = answers.read(model, model.predict(inputs, batch_size=_BATCH_ROWS, verbose=0), data)
+            found[-1].append({metric.name: score_of(metric, test.targets, answered) for metric in metrics})
+    return found
 
 
 def _score(rows: Array, seed: int) -> Score:

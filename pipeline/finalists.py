@@ -55,11 +55,14 @@ def _begin(finalist: Finished, recorder: Recorder) -> None:
 def _end(outcome: Outcome, recorder: Recorder) -> None:
     if outcome.failure:
         _log.warning("trial %d trained on all rows failed: %s", outcome.number, outcome.failure)
-        recorder.end(outcome.number, FAILED, reason=outcome.failure, detail=outcome.detail)
+        recorder.end(
+            outcome.number, FAILED, reason=outcome.failure, folder=outcome.folder, detail=outcome.detail
+        )
         return
     recorder.end(
         outcome.number,
         FINISHED,
         metrics={"best_epoch": outcome.best_epoch},
         files=tuple(file for file in (outcome.model_file, outcome.predictions_file) if file),
+        folder=outcome.folder,
     )

@@ -53,7 +53,7 @@ def drive(
     ask: Callable[[], Candidate | None],
     handle: Callable[[Event], bool],
     interrupt: Callable[[int, str], None],
-    deadline: float,
+    deadline: float = math.inf,
 ) -> None:
     """Keeps an engine busy until there is nothing more to train.
 
@@ -140,7 +140,9 @@ def _finish(outcome: Outcome, rooms: Rooms) -> None:
     recorder, progress = rooms.recorder, rooms.progress
     rooms.study.tell(outcome)
     if outcome.failure:
-        recorder.end(outcome.number, FAILED, reason=outcome.failure, detail=outcome.detail)
+        recorder.end(
+            outcome.number, FAILED, reason=outcome.failure, folder=outcome.folder, detail=outcome.detail
+        )
         progress.trial(outcome.number, f"failed: {outcome.failure}", None)
         return
     best = {f"best_{name}": value for name, value in outcome.metrics.items() if name.startswith("val_")}
@@ -155,6 +157,7 @@ def _finish(outcome: Outcome, rooms: Rooms) -> None:
             **({"first_epoch": outcome.replay.first_epoch} if outcome.replay else {}),
         },
         files=tuple(file for file in (outcome.model_file, outcome.predictions_file) if file),
+        folder=outcome.folder,
     )
     progress.trial(
         outcome.number,

@@ -4,9 +4,11 @@ Selection on validation rows and scoring of test rows use the same functions. Ea
 over rows, so a bootstrap resamples `per_row` instead of scoring again.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from pipeline.values import Array, Metric
+from pipeline.values import Answers, Array, Metric
 
 ACCURACY = Metric("accuracy", "maximize")
 LOG_LOSS = Metric("log_loss", "minimize")
@@ -28,14 +30,14 @@ def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
     """Each row's share of the metric, (rows,); NaN where a probability is not finite.
 
     Args:
-        metric: `accuracy` or `log_loss`.
-        labels: class numbers, (rows,).
-        probabilities: (rows, classes), each row summing to one.
+        metric: `accuracy` or `log_loss` of classes, `mse` or `mae` of numbers.
+        labels: class numbers or numbers, (rows,) or (rows, 1).
+        probabilities: (rows, classes), each row summing to one; or numbers, (rows, 1).
 
     Raises:
         KeyError: no metric has that name.
     """
-    rows = {"accuracy": _accuracy, "log_loss": _log_loss}[metric](labels, probabilities)
+    rows = _PER_ROW[metric](labels.reshape(-1), probabilities)
     found: Array = np.where(np.all(np.isfinite(probabilities), axis=-1), rows, np.nan)
     return found
 
@@ -43,6 +45,34 @@ def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
 def score(metric: str, labels: Array, probabilities: Array) -> float:
     """The metric over all rows; NaN if any probability is not finite."""
     return float(per_row(metric, labels, probabilities).mean())
+
+
+def rows_of(metric: Metric, targets: Array | Mapping[str, Array], answers: Answers) -> Array:
+    """Each row's share of a task's metric, (rows,); NaN where an answer is not finite.
+
+    Args:
+        metric: any of a task's.
+        targets: (rows,), or of several outputs by name.
+        answers: likewise.
+    """
+    if metric.parts:
+        mean: Array = np.sum(
+            [share * rows_of(part, targets, answers) for part, share in metric.parts], axis=0
+        )
+        return mean
+    kind = metric.name.removeprefix(f"{metric.output}_")
+    return per_row(kind, _of(metric.output, targets), _of(metric.output, answers))
+
+
+def score_of(metric: Metric, targets: Array | Mapping[str, Array], answers: Answers) -> float:
+    """The metric over all rows; NaN if any answer is not finite."""
+    return float(rows_of(metric, targets, answers).mean())
+
+
+def _of(output: str, parts: Array | Mapping[str, Array]) -> Array:
+    if isinstance(parts, Mapping):
+        return parts[output]
+    return parts
 
 
 def _accuracy(labels: Array, probabilities: Array) -> Array:
@@ -54,3 +84,16 @@ def _log_loss(labels: Array, probabilities: Array) -> Array:
     of_target = np.take_along_axis(probabilities, labels[:, None].astype(np.int64), axis=-1)[:, 0]
     losses: Array = -np.log(np.clip(of_target, _FUZZ, 1.0 - _FUZZ))
     return losses
+
+
+def _squared_error(targets: Array, answers: Array) -> Array:
+    squares: Array = np.square(answers.reshape(-1) - targets)
+    return squares
+
+
+def _absolute_error(targets: Array, answers: Array) -> Array:
+    sizes: Array = np.abs(answers.reshape(-1) - targets)
+    return sizes
+
+
+_PER_ROW = {"accuracy": _accuracy, "log_loss": _log_loss, "mse": _squared_error, "mae": _absolute_error}

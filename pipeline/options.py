@@ -19,6 +19,7 @@ SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 METHODS = ("greedy", "uniform")
 SIZES = ("full", "small")
+CALLBACKS = ("csv", "tensorboard", "checkpoint", "activations")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,21 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+    """Names with commas between, in any order; they come in the order of `words`, each once."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = [part.strip() for part in text.split(",")]
+        for part in given:
+            if part not in words:
+                close = difflib.get_close_matches(part, words, n=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise ValueError(f"must be some of {', '.join(words)}, with commas between{hint}")
+        return tuple(word for word in words if word in given)
+
+    return parse
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         rule = f"must be a whole number from {low} to {high}"
@@ -141,12 +157,35 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         _MEMBERS,
         Option("space", "", "search-space file; the task's own if empty", _text),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
+        Option(
+            "callbacks",
+            "",
+            "what a trial keeps besides its model: " + ", ".join(CALLBACKS) + ", with commas between",
+            _some_of(*CALLBACKS),
+        ),
     ),
     "ensemble": (
         Option("study", "iris", "name of a study that has finished trials", _text),
         _STORAGE,
         _MEMBERS,
         Option("method", "greedy", "how members get their weights: " + ", ".join(METHODS), _one_of(*METHODS)),
+    ),
+    "ablate": (
+        Option("task", "iris", "what is learned: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
+        Option("seeds", "10", "seeds that each arm is trained from", _whole(1, 1000)),
+        Option(
+            "study",
+            "",
+            "study whose champion techniques are taken from; the task's, if it is there, if empty",
+            _text,
+        ),
+        _STORAGE,
+        Option("epochs", "", "longest training; the space file's if empty", _whole(1, _MILLION)),
+        Option("engine", "auto", "what trains: " + ", ".join(ENGINES), _one_of(*ENGINES)),
+        Option("lanes", "auto", "trainings side by side in one program; chosen by measuring if auto", _lanes),
+        Option("seed", "0", "the seeds derive from it", _whole(0, 2**32 - 1)),
+        Option("space", "", "search-space file; the task's own if empty", _text),
+        Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
     ),
     "benchmark": (
         Option("task", "iris", "what is trained: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),

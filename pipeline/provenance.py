@@ -7,16 +7,23 @@ from pathlib import Path
 from pipeline import samplers
 from pipeline.engines import choice
 from pipeline.job import Job
-from pipeline.tracking.parent import ENGINE, STUDY, TASK
+from pipeline.tracking.parent import ENGINE, STUDY, TASK, Parent
 
 _PACKAGES = ("keras", "tensorflow", "jax", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
+
+
+def record_program(parent: Parent) -> None:
+    """What made a run: versions of packages and the git commit."""
+    versions = {package: _version(package) for package in _PACKAGES}
+    versions = {package: version for package, version in versions.items() if version}
+    parent.tag({f"version.{package}": version for package, version in versions.items()})
+    parent.tag_program(Path(__file__))
+    parent.text(json.dumps(versions, indent=2), "versions.json")
 
 
 def record_origin(job: Job) -> None:
     """What the study is and what made it; what cannot change is logged once, as params."""
     parent, space = job.parent, job.space
-    versions = {package: _version(package) for package in _PACKAGES}
-    versions = {package: version for package, version in versions.items() if version}
     parent.tag(
         {
             STUDY: job.study.name,
@@ -25,11 +32,9 @@ def record_origin(job: Job) -> None:
             "pipeline.sampler": samplers.described(job.asked["sampler"], space.searched),
             "pipeline.pruner": job.asked["pruner"],
             "pipeline.seed": str(job.asked["seed"]),
-            **{f"version.{package}": version for package, version in versions.items()},
         }
     )
-    parent.tag_program(Path(__file__))
-    parent.text(json.dumps(versions, indent=2), "versions.json")
+    record_program(parent)
     if not parent.resumed:
         parent.params(
             {

@@ -5,7 +5,7 @@ are Keras's own (https://keras.io/api), so a setting that is left out changes no
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.values import Setting
@@ -67,12 +67,36 @@ class Parameter:
         return f"must be {number}{low}{' and' if low and high else ''}{high}{' or ' + words if words else ''}"
 
 
-# Settings of training. The engine reads these two, the model reads the rest.
+# Settings of training. The engine reads these, the model reads the rest.
 BATCH_SIZE = Parameter("batch_size", "int", 32, "rows a gradient step sees", low=1)
 SHUFFLE = Parameter(
     "shuffle", "bool", default=True, meaning="whether each epoch sees the rows in a new order"
 )
-TRAINING = (BATCH_SIZE, SHUFFLE)
+SCHEDULE = Parameter(
+    "schedule",
+    "word",
+    "plateau",
+    "how the learning rate goes on: lowered where the monitor stands still, or by a plan",
+    words=("plateau", "constant", "exponential", "cosine", "step"),
+)
+SCHEDULE_FINAL = Parameter(
+    "schedule_final",
+    "float",
+    0.01,
+    "share of the first learning rate that a plan ends with",
+    low=0,
+    high=1,
+    open_low=True,
+)
+SCHEDULE_EPOCHS = Parameter(
+    "schedule_epochs",
+    "int",
+    "epochs",
+    "epochs of a plan; as long as a trial may train",
+    low=1,
+    words=("epochs",),
+)
+TRAINING = (BATCH_SIZE, SHUFFLE, SCHEDULE, SCHEDULE_FINAL, SCHEDULE_EPOCHS)
 
 LEARNING_RATE = Parameter(
     "learning_rate", "float", 0.001, "the optimiser's step size at the first epoch", low=0, open_low=True
@@ -100,7 +124,102 @@ MAX_NORM = Parameter(
     open_low=True,
     words=("none",),
 )
-REGULARISATION = (DROPOUT, BATCH_NORMALIZATION, BN_MOMENTUM, BN_EPSILON, L1, L2, MAX_NORM)
+ACTIVITY_L1 = Parameter(
+    "activity_l1", "float", 0.0, "L1 penalty of the hidden layers' outputs", low=0, in_loss=True
+)
+# Searched beside their numbers, these ask whether a technique helps at all.
+DROPOUT_ON, L1_ON, L2_ON, MAX_NORM_ON, ACTIVITY_L1_ON = (
+    Parameter(f"{technique.name}_on", "bool", default=True, meaning=f"whether {technique.name} is applied")
+    for technique in (DROPOUT, L1, L2, MAX_NORM, ACTIVITY_L1)
+)
+BN_POSITION = Parameter(
+    "bn_position",
+    "word",
+    "after",
+    "where BatchNormalization stands to the activation",
+    words=("after", "before"),
+)
+BN_BETA_STDDEV = Parameter(
+    "bn_beta_stddev", "float", 0.0, "of BatchNormalization's first beta, drawn from a normal", low=0
+)
+BN_GAMMA = Parameter("bn_gamma", "float", 1.0, "BatchNormalization's first gamma")
+REGULARISATION = (
+    DROPOUT,
+    DROPOUT_ON,
+    BATCH_NORMALIZATION,
+    BN_MOMENTUM,
+    BN_EPSILON,
+    BN_BETA_STDDEV,
+    BN_GAMMA,
+    L1,
+    L1_ON,
+    L2,
+    L2_ON,
+    MAX_NORM,
+    MAX_NORM_ON,
+)
+
+OPTIMIZER = Parameter(
+    "optimizer", "word", "adam", "what makes steps of gradients", words=("adam", "adamw", "rmsprop", "sgd")
+)
+MOMENTUM = Parameter("momentum", "float", 0.9, "of the optimiser sgd", low=0, high=1, open_high=True)
+WEIGHT_DECAY = Parameter("weight_decay", "float", 0.004, "of the optimiser adamw", low=0)
+INITIALIZER = Parameter(
+    "initializer",
+    "word",
+    "glorot_uniform",
+    "what draws the first kernels",
+    words=(
+        "glorot_uniform",
+        "glorot_normal",
+        "he_uniform",
+        "he_normal",
+        "lecun_uniform",
+        "lecun_normal",
+        "orthogonal",
+        "random_normal",
+    ),
+)
+ACTIVATION = Parameter(
+    "activation",
+    "word",
+    "relu",
+    "of the hidden layers",
+    words=("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"),
+)
+SCALING = Parameter(
+    "scaling",
+    "word",
+    "standardise",
+    "of the inputs, inside the model, by numbers of the training rows",
+    words=("standardise", "min_max", "none"),
+)
+
+
+def techniques(*, optimizer: str, activation: str = "", scaling: str = "") -> tuple[Parameter, ...]:
+    """The settings that any task's blocks can read, with a task's own defaults.
+
+    optimizer, activation, scaling: as published. Without an activation or a scaling the model has none that
+    could be chosen.
+    """
+    own = (
+        replace(ACTIVATION, default=activation) if activation else None,
+        ACTIVITY_L1 if activation else None,
+        ACTIVITY_L1_ON if activation else None,
+        BN_POSITION if activation else None,
+        replace(SCALING, default=scaling) if scaling else None,
+    )
+    return (
+        LEARNING_RATE,
+        *TRAINING,
+        *REGULARISATION,
+        replace(OPTIMIZER, default=optimizer),
+        MOMENTUM,
+        WEIGHT_DECAY,
+        INITIALIZER,
+        *filter(None, own),
+    )
+
 
 # Shape of the Dense tasks; "published" is the model as it was published.
 UNITS = Parameter("units", "int", "published", "units of every hidden layer", low=1, words=("published",))

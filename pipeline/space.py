@@ -16,9 +16,23 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from pipeline.errors import UserError
 from pipeline.ranges import distribution, shown
 from pipeline.settings import Parameter
-from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings
+from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings, Size
 
-_TABLES = ("space", "budget", "objective", "baseline", "variants")
+_TABLES = ("space", "budget", "objective", "baseline", "variants", "comparisons")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Published settings that an ablation compares, each with the one before it.
+
+    arms: names of variants, or `baseline`. size, epochs: what they are trained on and for how long, where it
+    is said.
+    """
+
+    name: str
+    arms: tuple[str, ...]
+    size: Size | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Space:
     """A checked search-space file.
 
     searched: what the sampler draws. fixed: settings with one value. baseline: the published model's
-    settings, run as trial 0, or None. variants: further published settings of the same model.
+    settings, run as trial 0, or None. variants: further published settings of the same model. comparisons:
+    of those, for an ablation.
     `complete` fills what is left out with the parameters' defaults.
     """
 
@@ -39,6 +54,7 @@ class Space:
     objective: Objective
     baseline: Settings | None
     variants: Mapping[str, Settings]
+    comparisons: tuple[Comparison, ...] = ()
 
     def complete(self, suggested: Settings) -> Settings:
         """Every setting the task reads, for values that the sampler drew."""
@@ -113,9 +129,24 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
             variants[name] = _settings(settings, f"variants.{name}", known, faults)
         else:
             faults.append(f"[variants] {name}: must be a table of settings, but is {shown(settings)}")
+    known_arms = [*variants, *(["baseline"] if baseline is not None else [])]
+    comparisons = [
+        _comparison(name, spec, known_arms, faults) for name, spec in sections["comparisons"].items()
+    ]
     if faults or budget is None or objective is None:
         raise UserError.of(f"{file} {fault}" for fault in faults)
-    return Space(file, text, tuple(parameters), searched, fixed, budget, objective, baseline, variants)
+    return Space(
+        file,
+        text,
+        tuple(parameters),
+        searched,
+        fixed,
+        budget,
+        objective,
+        baseline,
+        variants,
+        tuple(filter(None, comparisons)),
+    )
 
 
 def _text_of(file: Path) -> str:
@@ -184,6 +215,33 @@ def _settings(
     return settings
 
 
+def _comparison(name: str, spec: Any, known: Sequence[str], faults: list[str]) -> Comparison | None:
+    place, before = f"[comparisons] {name}", len(faults)
+    if not isinstance(spec, dict):
+        faults.append(f"{place}: must be a table with arms, but is {shown(spec)}")
+        return None
+    arms: Any = spec.get("arms")
+    size, epochs = spec.get("size"), spec.get("epochs")
+    if not isinstance(arms, list) or len(arms) < 2 or len({*map(str, arms)}) < len(arms):
+        faults.append(f"{place}: arms must be a list of two names or more, but arms = {shown(arms)}")
+    else:
+        faults += [
+            f"{place}: each arm must be one of {', '.join(known)}, but one is {shown(arm)}"
+            for arm in arms
+            if arm not in known
+        ]
+    if size not in (None, "full", "small"):
+        faults.append(f'{place}: size must be "full" or "small", but size = {shown(size)}')
+    if epochs is not None and (rule := Parameter("epochs", "int", 1, "", low=1).fault(epochs)):
+        faults.append(f"{place}: epochs {rule}, but epochs = {shown(epochs)}")
+    faults += [
+        f"{place}: {key}: unknown key; the keys are arms, size, epochs"
+        for key in spec
+        if key not in ("arms", "size", "epochs")
+    ]
+    return None if len(faults) > before else Comparison(name, tuple(arms), size, epochs)
+
+
 def _budget(section: Mapping[str, Any], metrics: Sequence[Metric], faults: list[str]) -> Budget | None:
     rules = {
         "epochs": Parameter("epochs", "int", 1, "", low=1),
@@ -242,7 +300,10 @@ def _objective(
             "[objective] metric: must not depend on a searched number, but Keras's val_loss holds the"
             f" penalties, and {', '.join(in_loss)} is searched; use val_log_loss"
         )
-    return None if len(faults) > before else Objective(metric, directions[metric])
+    means = tuple(
+        (mean.name, tuple((part.name, share) for part, share in mean.parts)) for mean in metrics if mean.parts
+    )
+    return None if len(faults) > before else Objective(metric, directions[metric], means)
 
 
 def _shown_distribution(drawn: BaseDistribution) -> str:

@@ -57,6 +57,12 @@ class Counts:
         return self.completed + self.pruned + self.failed
 
 
+def settings_of(trial: FrozenTrial) -> Settings:
+    """Every setting that a trial's model and training had."""
+    settings: Settings = json.loads(trial.user_attrs[_SETTINGS])
+    return settings
+
+
 class Study:
     """An Optuna study. Built by `open_study`."""
 
@@ -113,7 +119,7 @@ class Study:
                 trial.number,
                 int(trial.user_attrs[_SEED]),
                 float(trial.values[0]),
-                json.loads(trial.user_attrs[_SETTINGS]),
+                settings_of(trial),
                 samplers.BASELINE in trial.user_attrs,
             )
             for trial in completed

@@ -7,12 +7,13 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from pipeline import samplers
 from pipeline.errors import UserError
 from pipeline.space import Space
-from pipeline.study import Study
-from pipeline.values import Size
+from pipeline.study import Study, settings_of
+from pipeline.values import Settings, Size
 
 _ORIGIN, _IDENTITY = "origin", "identity"
 
@@ -100,6 +101,26 @@ def origin_of(name: str, storage: BaseStorage) -> Origin:
     if known is None:
         raise UserError(f"study {name}: was not made by this program")
     return Origin(**known)
+
+
+def best_settings(name: str, storage: BaseStorage, task: str) -> Settings | None:
+    """The settings of the best trial that the sampler drew; None if none completed.
+
+    Raises:
+        UserError: there is no such study, or it is of another task.
+    """
+    origin = origin_of(name, storage)
+    if origin.task != task:
+        raise UserError(f"study {name}: is of the task {origin.task}, and not of {task}")
+    study = optuna.load_study(study_name=name, storage=storage)
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+    completed = [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if samplers.BASELINE not in trial.user_attrs
+    ]
+    best = min(completed, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+    return None if best is None else settings_of(best)
 
 
 def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 space file -> Candidate -> engine -> Progress, FoldScore, Outcome -> tracking and study -> ensemble -> report
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Answers = Array | Mapping[str, Array]
+"""What a model answers: (rows, classes) of probabilities or (rows, 1) of numbers; several outputs by name."""
 Setting = bool | int | float | str
 Settings = Mapping[str, Setting]
 Direction = Literal["minimize", "maximize"]
@@ -88,6 +91,20 @@ class Split:
             raise TypeError(f"labels are one class number a row, but the targets' shape is {target.shape}")
         return target.reshape(-1)
 
+    @functools.cached_property
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and variance of the only input by its last axis, (features,) of float64 each."""
+        inputs = self.one_input
+        axes = tuple(range(inputs.ndim - 1))
+        return inputs.mean(axes, dtype=np.float64), inputs.var(axes, dtype=np.float64)
+
+    @functools.cached_property
+    def extremes(self) -> tuple[Array, Array]:
+        """Smallest and largest number of the only input by its last axis, (features,) of float64 each."""
+        inputs = self.one_input
+        axes = tuple(range(inputs.ndim - 1))
+        return inputs.min(axes).astype(np.float64), inputs.max(axes).astype(np.float64)
+
     def take(self, rows: Array) -> "Split":
         """The split of these rows, given by their numbers."""
         weights = None if self.weights is None else self.weights[rows]
@@ -150,9 +167,12 @@ class Fold:
 class Data:
     """A task's rows in three disjoint splits.
 
-    classes: a name for each class number. source: where the rows come from, for the record.
-    digests: of each split's arrays, by the names train, validation and test (see `datasets/digests.py`).
-    fold: where train and validation are a fold of a cross-validation, the row numbers that they came from.
+    classes: a name for each class number; empty where the targets go by name. source: where the rows come
+    from, for the record. digests: of each split's arrays, by the names train, validation and test (see
+    `datasets/digests.py`). fold: where train and validation are a fold of a cross-validation, the row numbers
+    that they came from. outputs: of a model with several outputs, by each one's name its classes, none where
+    it answers with a number. words: of inputs that hold word numbers, by their names ("" of the only input),
+    how many there are. best: the best possible expected score by the name of a metric, where it is known.
     """
 
     name: str
@@ -163,10 +183,18 @@ class Data:
     test: SealedSplit
     digests: Mapping[str, str]
     fold: Fold | None = None
+    outputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    words: Mapping[str, int] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise ValueError(f"{self.name}: at least two classes are needed, but classes = {self.classes}")
+        if self.outputs and self.classes:
+            raise ValueError(f"{self.name}: its outputs have their own classes, but classes = {self.classes}")
+        for name, classes in (self.outputs or {"": self.classes}).items():
+            # An output without classes is a number.
+            if len(classes) == 1 or not (name or classes):
+                what = f"the classes of {name}" if name else "classes"
+                raise ValueError(f"{self.name}: at least two classes are needed, but {what} = {classes}")
         if self.fold:
             numbered = (len(self.fold.learn), len(self.fold.check))
             rows = (self.train.rows, self.validation.rows)
@@ -176,18 +204,38 @@ class Data:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score of predictions that needs no model: its name, and which way is better."""
+    """A score of predictions that needs no model: its name, and which way is better.
+
+    The name is the one in Keras's logs. output: the name of the output that it scores, where a model has
+    several. parts: of a fixed mean of scores, which Keras does not log: the scores, and how much each counts.
+    """
 
     name: str
     direction: Direction
+    output: str = ""
+    parts: tuple[tuple["Metric", float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What the study optimises: a validation metric at a trial's best epoch, such as `val_accuracy`."""
+    """What the study optimises: a validation metric at a trial's best epoch, such as `val_accuracy`.
+
+    means: fixed means of logged metrics that Keras does not log itself: of each the name, and the names of
+    the metrics with how much each counts.
+    """
 
     metric: str
     direction: Direction
+    means: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+
+    def with_means(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """What an epoch logged, with the means of training and of validation."""
+        found = dict(logs)
+        for name, parts in self.means:
+            for prefix in ("", "val_"):
+                if all(prefix + part in logs for part, _ in parts):
+                    found[prefix + name] = sum(logs[prefix + part] * share for part, share in parts)
+        return found
 
 
 @dataclass(frozen=True)
@@ -241,13 +289,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Progress:
-    """One epoch of one trial is done. epoch counts from 0, fold too; metrics as Keras logs them."""
+    """One epoch of one trial is done.
+
+    epoch counts from 0, fold too; metrics as Keras logs them. steps: what the optimiser counts, so far.
+    """
 
     number: int
     fold: int
     epoch: int
     metrics: Mapping[str, float]
     objective: float
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -266,9 +318,10 @@ class Outcome:
     failure: empty if it completed, else the reason. value: the objective at `best_epoch` (over folds: the
     mean; best_epoch then is the mean too, rounded). metrics: all logged values at that epoch.
     model_file: the ordinary `.keras` file with the best epoch's weights. predictions_file: `.npy`,
-    (validation rows, classes), of a model with one output. Both are None for a failed trial and for one
-    with several folds.
+    (validation rows, classes); of a model with several outputs `.npz`, each by its name. Both are None for a
+    failed trial and for one with several folds.
     detail: a traceback, where the failure has one. replay: the row orders of a trial that shared a program's.
+    folder: what else the trial keeps, by the names that the record gives it; None for nothing.
     """
 
     number: int
@@ -282,6 +335,7 @@ class Outcome:
     model_file: Path | None = None
     predictions_file: Path | None = None
     replay: Replay | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.failure and not np.isfinite(self.value):

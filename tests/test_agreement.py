@@ -94,9 +94,10 @@ DOORS = {
     "jax": ("pipeline/engines/",),
     "ray": ("pipeline/cluster.py",),
     "tensorflow": ("pipeline/engines/",),
-    "matplotlib": ("pipeline/report.py",),
-    "jinja2": ("pipeline/report.py",),
-    "scipy": ("pipeline/evaluation.py",),
+    "matplotlib": ("pipeline/report/",),
+    "jinja2": ("pipeline/report/",),
+    "tensorboard": ("pipeline/tracking/curves.py",),
+    "scipy": ("pipeline/evaluation.py", "pipeline/ablation/"),
     "optuna": (
         "pipeline/ranges.py",
         "pipeline/samplers.py",
@@ -104,6 +105,7 @@ DOORS = {
         "pipeline/storage.py",
         "pipeline/study.py",
         "pipeline/study_opening.py",
+        "pipeline/ablation/plan.py",
     ),
     "sklearn": ("pipeline/datasets/",),
 }
@@ -112,6 +114,7 @@ DOORS = {
 LAYERS = (
     ("errors", "values", "secrets", "seeds", "started", "stops"),
     ("settings", "metrics"),
+    ("answers",),
     ("ranges",),
     ("space",),
     ("datasets",),
@@ -124,7 +127,7 @@ LAYERS = (
     ("finalists",),
     ("closing", "job"),
     ("provenance",),
-    ("commands", "benchmark"),
+    ("commands", "ablation", "benchmark"),
     ("entry",),
     ("__init__", "__main__"),
 )

@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -403,6 +404,45 @@ class TestMirror:
         np.testing.assert_array_equal(np.bincount(data.train.labels), [20, 20])
 
     @pytest.mark.parametrize("size", ["full", "small"])
+    def test_imdb_sequences_are_the_rows_of_imdb_in_order(self, size, mirror, monkeypatch):
+        arrays = keras_imdb(write_imdb(mirror, little_reviews(11_000, 1_100)), monkeypatch)
+        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*arrays))
+        hot, ordered = keras_sets.imdb(size), keras_sets.imdb_sequences(size)
+        assert (ordered.name, ordered.classes, ordered.source) == ("imdb_conv1d", hot.classes, hot.source)
+        assert ordered.words == {"": 2_000}
+        assert hot.words == {}
+        for one, other in (
+            (hot.train, ordered.train),
+            (hot.validation, ordered.validation),
+            (hot.test.unseal(), ordered.test.unseal()),
+        ):
+            assert other.inputs.dtype == np.int32
+            assert other.inputs.shape == (one.rows, 500)
+            np.testing.assert_array_equal(other.targets, one.targets)
+            # Of words below 2,000 both say the same, but for padding and the mark of rare words.
+            again = keras_sets.multi_hot(other.inputs, 2_000)
+            np.testing.assert_array_equal(again[:, 3:], one.inputs[:, 3:2_000])
+            np.testing.assert_array_equal(again[:, 1], 1)
+
+    def test_imdb_sequences_are_as_keras_makes_them(self, mirror, monkeypatch):
+        raw = little_reviews()
+        for part, longest in ((0, 700), (2, 499)):
+            # Reviews that are cut, that fit, and that are padded.
+            for row, words in enumerate((longest, 500, 499, 498, 0)):
+                raw[part][row] = np.random.default_rng(row).integers(1, 12_000, words).tolist()
+        file = write_imdb(mirror, raw)
+        published = keras_imdb(file, monkeypatch)
+        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*published))
+        (x_train, _), (x_test, y_test) = keras.datasets.imdb.load_data(num_words=2_000)
+        data = keras_sets.imdb_sequences("full")
+        test = data.test.unseal()
+        np.testing.assert_array_equal(test.inputs, keras.utils.pad_sequences(x_test, maxlen=500))
+        np.testing.assert_array_equal(test.labels, y_test)
+        seen = np.concatenate([data.train.inputs, data.validation.inputs])
+        expected = keras.utils.pad_sequences(x_train, maxlen=500)
+        assert sorted(row.tobytes() for row in seen) == sorted(row.tobytes() for row in expected)
+
+    @pytest.mark.parametrize("size", ["full", "small"])
     def test_a_set_is_the_same_on_every_call(self, size, mirror, monkeypatch):
         arrays = little_images()
         write_mnist(mirror, arrays)
@@ -521,6 +561,63 @@ class TestImdbDecoding:
         out = keras_sets.multi_hot(ragged([1, 3, 3], [], [0]), 5)
         np.testing.assert_array_equal(out, [[0, 1, 0, 1, 0], [0] * 5, [1, 0, 0, 0, 0]])
         assert out.dtype == np.uint8
+
+
+class TestImdbWords:
+    RANKS: ClassVar = {"and": 2, "the": 1, "café": 4, "of": 3}
+    WORDS = ("<padding>", "<start>", "<rare>", "<unused>", "the", "and", "of", "café")
+
+    @pytest.fixture
+    def downloads(self, monkeypatch) -> list[dict[str, int]]:
+        """What Keras downloads: the only element, taken when it is asked for; none means that it fails."""
+        left = []
+        monkeypatch.setattr(keras.datasets.imdb, "get_word_index", left.pop)
+        return left
+
+    def test_they_are_read_from_the_mirror(self, mirror, downloads, caplog):
+        index = json.dumps(self.RANKS, ensure_ascii=False)
+        (mirror / "imdb_word_index.json").write_text(index, encoding="utf-8")
+        assert keras_sets.imdb_words() == self.WORDS
+        assert not caplog.records
+
+    def test_a_mirror_without_them_leaves_them_to_keras(self, mirror, downloads, caplog):
+        downloads.append(self.RANKS)
+        assert keras_sets.imdb_words() == self.WORDS
+        assert downloads == caplog.records == []
+
+    def test_without_a_mirror_no_file_of_the_working_folder_is_read(self, tmp_path, monkeypatch, downloads):
+        (tmp_path / "imdb_word_index.json").write_text("{}", encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        downloads.append(self.RANKS)
+        assert keras_sets.imdb_words() == self.WORDS
+
+    def test_without_any_there_are_none_and_one_warning(self, downloads, caplog):
+        assert keras_sets.imdb_words() is None
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "imdb" in record.getMessage()
+
+    @pytest.mark.parametrize("content", ["", "<html>", "[]", '["the"]', "3", '{"the": 1, "of": 3}', "\udcff"])
+    def test_a_damaged_file_gives_none_and_one_warning(self, content, mirror, downloads, caplog):
+        file = mirror / "imdb_word_index.json"
+        file.write_bytes(content.encode("utf-8", "surrogateescape"))
+        assert keras_sets.imdb_words() is None
+        assert len(caplog.records) == 1
+
+    def test_they_are_numbered_as_the_reviews_are(self, mirror, monkeypatch):
+        (mirror / "imdb_word_index.json").write_text(json.dumps(self.RANKS), encoding="utf-8")
+        words = keras_sets.imdb_words()
+        # Ranks of "of the café", as they lie in a raw file.
+        (review,) = keras_sets._as_keras(ragged([3, 1, 4]))
+        assert [words[number] for number in review] == ["<start>", "of", "the", "café"]
+
+    def test_the_published_ones_are_complete(self, real_data, monkeypatch):
+        if not (real_data / "imdb_word_index.json").exists():
+            pytest.skip(f"no word index in {real_data}")
+        monkeypatch.setenv("PIPELINE_DATA", str(real_data))
+        words = keras_sets.imdb_words()
+        assert len(words) == len(set(words)) == 88_584 + 4
+        assert words[4:9] == ("the", "and", "a", "of", "to")
 
 
 class TestDownload:

@@ -1,5 +1,6 @@
 """Which members an ensemble has, and that the one model made of them answers as their mean."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline import ensemble
-from pipeline.metrics import ACCURACY, CLASSIFICATION, LOG_LOSS, score
-from pipeline.values import Metric
+from pipeline import answers, ensemble
+from pipeline.ensemble import Judge
+from pipeline.metrics import ACCURACY, CLASSIFICATION, LOG_LOSS, score, score_of
+from pipeline.values import Answers, Data, Metric, SealedSplit, Split
 
 Predictions = Mapping[int, np.ndarray]
 
@@ -52,7 +54,13 @@ def assert_weights(found: Mapping[int, float], expected: Mapping[int, float]) ->
 
 
 def greedy(library: Predictions, labels: np.ndarray, metric: Metric, members: int) -> ensemble.Ensemble:
-    return ensemble.select("greedy", library, labels, metric, members)
+    return select("greedy", library, labels, metric, members)
+
+
+def select(
+    method: str, library: Predictions, labels: np.ndarray, metric: Metric, members: int
+) -> ensemble.Ensemble:
+    return ensemble.select(method, library, Judge(labels, metric, LOG_LOSS), members)
 
 
 @pytest.mark.parametrize("metric", CLASSIFICATION, ids=lambda metric: metric.name)
@@ -96,7 +104,7 @@ class TestGreedyOnRandomLibraries:
     @pytest.mark.parametrize("method", ["greedy", "uniform"])
     def test_weights_are_positive_and_sum_to_one(self, metric, seed, method):
         library, labels = random_library(seed)
-        found = ensemble.select(method, library, labels, metric, 7)
+        found = select(method, library, labels, metric, 7)
         assert set(found.weights) <= set(library)
         assert min(found.weights.values()) > 0
         assert sum(found.weights.values()) == pytest.approx(1, abs=1e-15 * 7)
@@ -104,7 +112,7 @@ class TestGreedyOnRandomLibraries:
     @pytest.mark.parametrize("method", ["greedy", "uniform"])
     def test_its_value_is_the_score_of_its_blend(self, metric, seed, method):
         library, labels = random_library(seed)
-        found = ensemble.select(method, library, labels, metric, 5)
+        found = select(method, library, labels, metric, 5)
         assert found.value == score(metric.name, labels, ensemble.blend(library, found.weights))
 
 
@@ -157,14 +165,14 @@ class TestGreedy:
     @pytest.mark.parametrize("method", ["greedy", "uniform"])
     def test_members_with_broken_predictions_are_left_out(self, broken, method):
         library = {0: two_classes(0.9, broken), 1: two_classes(0.8, 0.7), 2: two_classes(0.7, 0.8)}
-        found = ensemble.select(method, library, np.zeros(2, int), LOG_LOSS, 3)
+        found = select(method, library, np.zeros(2, int), LOG_LOSS, 3)
         assert 0 not in found.weights
         assert np.isfinite(found.value)
 
     @pytest.mark.parametrize("method", ["greedy", "uniform"])
     def test_no_usable_member_is_an_error(self, method):
         with pytest.raises(ValueError, match="no member's predictions are finite"):
-            ensemble.select(method, {0: two_classes(np.nan)}, np.zeros(1, int), LOG_LOSS, 3)
+            select(method, {0: two_classes(np.nan)}, np.zeros(1, int), LOG_LOSS, 3)
 
     def test_float32_predictions_are_left_as_they_are(self):
         library = {number: rows.astype(np.float32) for number, rows in random_library(1)[0].items()}
@@ -178,13 +186,13 @@ class TestUniform:
     @pytest.mark.parametrize(("members", "expected"), [(1, [7]), (2, [7, 3]), (3, [7, 3, 5]), (9, [7, 3, 5])])
     def test_it_takes_the_first_at_equal_weights(self, members, expected):
         library = {number: two_classes(0.5, 0.5) for number in (7, 3, 5)}
-        found = ensemble.select("uniform", library, np.zeros(2, int), ACCURACY, members)
+        found = select("uniform", library, np.zeros(2, int), ACCURACY, members)
         assert list(found.weights) == expected
         assert set(found.weights.values()) == {1 / len(expected)}
 
     def test_a_broken_member_makes_room_for_the_next(self):
         library = {1: two_classes(np.nan), 2: two_classes(0.5), 3: two_classes(0.5)}
-        found = ensemble.select("uniform", library, np.zeros(1, int), ACCURACY, 2)
+        found = select("uniform", library, np.zeros(1, int), ACCURACY, 2)
         assert found.weights == {2: 0.5, 3: 0.5}
 
 
@@ -229,8 +237,8 @@ class TestAsModel:
         small_model(units, 2).save(tmp_path / "trial.keras")
         members = [(keras.models.load_model(tmp_path / "trial.keras"), 0.5) for _ in range(2)]
         expected = members[0][0].predict(ROWS, verbose=0)
-        answers = ensemble.as_model(members).predict(ROWS, verbose=0)
-        np.testing.assert_allclose(answers, expected, atol=MODEL_TOLERANCE)
+        found = ensemble.as_model(members).predict(ROWS, verbose=0)
+        np.testing.assert_allclose(found, expected, atol=MODEL_TOLERANCE)
 
     def test_it_takes_its_members_input_and_its_name(self, units):
         blended = ensemble.as_model([(small_model(units, 0), 1.0)], name="blend")
@@ -278,5 +286,223 @@ def test_the_saved_file_opens_without_the_project_and_answers_the_same(backend, 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [backend]
-    answers = np.load(file.with_name(f"{backend}.npy"))
-    np.testing.assert_allclose(answers, expected, atol=MODEL_TOLERANCE)
+    found = np.load(file.with_name(f"{backend}.npy"))
+    np.testing.assert_allclose(found, expected, atol=MODEL_TOLERANCE)
+
+
+# Several inputs and outputs: a logit, logits, probabilities and a number, in no order of the alphabet
+
+SEVERAL = {"yes": ("no", "yes"), "which": ("a", "b", "c"), "known": ("n", "y"), "age": ()}
+LOGITS = {
+    "yes": keras.losses.BinaryCrossentropy(from_logits=True),
+    "which": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "known": "sparse_categorical_crossentropy",
+    "age": "mse",
+}
+PAIRS = {
+    "right": np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32),
+    "left": np.random.default_rng(2).integers(0, 5, (9, 2)).astype(np.int32),
+}
+
+
+def two_by_four(structure: type, seed: int) -> keras.Model:
+    """Two inputs of different types, four outputs, in the structure of both."""
+    keras.utils.set_random_seed(seed)
+    inputs = {
+        "right": keras.Input((3,), name="right"),
+        "left": keras.Input((2,), dtype="int32", name="left"),
+    }
+    words = keras.layers.Flatten()(keras.layers.Embedding(5, 3)(inputs["left"]))
+    hidden = keras.layers.Concatenate()([inputs["right"], words])
+    hidden = keras.layers.Dropout(0.5)(keras.layers.Dense(6, activation="tanh")(hidden))
+    outputs = {
+        name: keras.layers.Dense(
+            len(classes) if len(classes) != 2 or name == "known" else 1,
+            "softmax" if name == "known" else None,
+            name=name,
+        )(hidden)
+        for name, classes in {**SEVERAL, "age": ("number",)}.items()
+    }
+    if structure is dict:
+        model = keras.Model(inputs, outputs, name="trial")
+    else:
+        model = keras.Model(list(inputs.values()), structure(outputs.values()), name="trial")
+    model.compile("adam", LOGITS)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def data_of(outputs: Mapping[str, tuple[str, ...]], classes: tuple[str, ...] = ()) -> Data:
+    rows = Split(PAIRS, np.arange(9) % 2)
+    return Data("made up", "made up", classes, rows, rows, SealedSplit(rows), {}, outputs=outputs)
+
+
+def answered(model: keras.Model, data: Data) -> Answers:
+    inputs = dict(PAIRS) if len(model.inputs) == 2 else PAIRS["right"]
+    # As `predict` gives them, without its compiling.
+    raw = keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, training=False))
+    return answers.read(model, raw, data)
+
+
+def several_targets(seed: int = 5) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "yes": rng.integers(0, 2, (9, 1)),
+        "which": rng.integers(0, 3, 9),
+        "known": rng.integers(0, 2, 9),
+        "age": rng.normal(size=(9, 1)),
+    }
+
+
+PARTS = (Metric("which_log_loss", "minimize", "which"), Metric("yes_log_loss", "minimize", "yes"))
+SCORE = Metric(
+    "score", "minimize", parts=((PARTS[0], 0.5), (PARTS[1], 1.0), (Metric("age_mse", "minimize", "age"), 0.1))
+)
+
+
+@pytest.fixture(params=[dict, list, tuple], ids=lambda structure: structure.__name__)
+def structure(request) -> type:
+    return request.param
+
+
+@pytest.mark.parametrize("weights", [(1.0,), WEIGHTS])
+class TestSeveralInputsAndOutputs:
+    def test_the_model_answers_with_the_blend_of_its_members_answers(self, structure, weights):
+        data = data_of(SEVERAL)
+        members = {seed: two_by_four(structure, seed) for seed in range(len(weights))}
+        library = {seed: answered(model, data) for seed, model in members.items()}
+        expected = ensemble.blend(library, dict(enumerate(weights)))
+        blended = ensemble.as_model([(members[seed], weight) for seed, weight in enumerate(weights)])
+        found = answered(blended, data)
+        assert set(found) == set(expected) == set(SEVERAL)
+        for name, rows in expected.items():
+            np.testing.assert_allclose(found[name], rows, atol=MODEL_TOLERANCE, err_msg=name)
+
+    def test_names_and_structure_are_the_members(self, structure, weights):
+        member = two_by_four(structure, 0)
+        names, shapes = list(member.output_names), [part.shape for part in keras.tree.flatten(member.output)]
+        members = [(two_by_four(structure, seed), weight) for seed, weight in enumerate(weights)]
+        blended = ensemble.as_model(members)
+        assert list(blended.output_names) == names
+        assert [part.shape for part in keras.tree.flatten(blended.output)] == shapes
+        assert {part.name: part.dtype for part in blended.inputs} == {"left": "int32", "right": "float32"}
+        raw = blended.predict(dict(PAIRS), verbose=0)
+        keras.tree.assert_same_structure(raw, member.predict(dict(PAIRS), verbose=0))
+        assert set(answers.by_name(blended, raw)) == set(SEVERAL)
+
+    def test_it_is_saved_and_loaded(self, structure, weights, tmp_path):
+        members = [(two_by_four(structure, seed), weight) for seed, weight in enumerate(weights)]
+        blended, data = ensemble.as_model(members), data_of(SEVERAL)
+        before = answered(blended, data)
+        blended.save(tmp_path / "ensemble.keras")
+        loaded = keras.models.load_model(tmp_path / "ensemble.keras")
+        # Keras's files know no tuples.
+        assert isinstance(loaded.output, dict if structure is dict else list)
+        assert list(loaded.output_names) == list(blended.output_names)
+        for name, rows in answered(loaded, data).items():
+            np.testing.assert_allclose(rows, before[name], atol=MODEL_TOLERANCE, err_msg=name)
+
+    def test_members_from_files_blend_as_they_were(self, structure, weights, tmp_path):
+        data, members = data_of(SEVERAL), []
+        library = {}
+        for seed, weight in enumerate(weights):
+            model = two_by_four(structure, seed)
+            library[seed] = answered(model, data)
+            model.save(tmp_path / f"{seed}.keras")
+            members.append((keras.models.load_model(tmp_path / f"{seed}.keras"), weight))
+        expected = ensemble.blend(library, dict(enumerate(weights)))
+        for name, rows in answered(ensemble.as_model(members), data).items():
+            np.testing.assert_allclose(rows, expected[name], atol=MODEL_TOLERANCE, err_msg=name)
+
+
+@pytest.fixture
+def library() -> dict[int, Answers]:
+    data = data_of(SEVERAL)
+    return {number: answered(two_by_four(dict, number), data) for number in (4, 1, 3)}
+
+
+@pytest.mark.parametrize("metric", [*PARTS, SCORE], ids=lambda metric: metric.name)
+class TestGreedyOverSeveralOutputs:
+    def test_it_makes_the_choices_of_a_search_by_hand(self, metric, library):
+        targets = several_targets()
+        bags: list[list[int]] = [[]]
+
+        def value(bag: list[int]) -> float:
+            mean = {name: np.mean([library[number][name] for number in bag], axis=0) for name in SEVERAL}
+            return score_of(metric, targets, mean)
+
+        for _ in range(5):
+            bags.append(min(([*bags[-1], number] for number in library), key=value))
+        bag = min(bags[1:], key=lambda one: (value(one), len(one)))
+        found = ensemble.select("greedy", library, Judge(targets, metric, metric), 5)
+        assert_weights(found.weights, {number: bag.count(number) / len(bag) for number in bag})
+        assert found.value == pytest.approx(value(bag), rel=1e-12)
+
+    def test_a_member_with_one_broken_output_is_left_out(self, metric, library):
+        library[4] = {**library[4], "age": np.full((9, 1), np.nan)}
+        for method in ("greedy", "uniform"):
+            found = ensemble.select(method, library, Judge(several_targets(), metric, metric), 3)
+            assert 4 not in found.weights
+            assert np.isfinite(found.value)
+
+    def test_members_answers_are_left_as_they_are(self, metric, library):
+        copies = copy.deepcopy(library)
+        ensemble.select("greedy", library, Judge(several_targets(), metric, metric), 4)
+        for number, found in library.items():
+            for name, rows in found.items():
+                np.testing.assert_array_equal(rows, copies[number][name])
+
+
+def test_the_tie_is_decided_by_its_own_output() -> None:
+    targets = {"kind": np.zeros(2, int), "side": np.zeros(2, int)}
+    library = {
+        0: {"kind": two_classes(0.9, 0.9), "side": two_classes(0.6, 0.6)},
+        1: {"kind": two_classes(0.6, 0.6), "side": two_classes(0.9, 0.9)},
+    }
+    accuracy = Metric("kind_accuracy", "maximize", "kind")
+    for tie, winner in (("kind", 0), ("side", 1)):
+        judge = Judge(targets, accuracy, Metric(f"{tie}_log_loss", "minimize", tie))
+        assert ensemble.select("greedy", library, judge, 1).weights == {winner: 1.0}
+
+
+def of_logits(units: int, seed: int) -> keras.Model:
+    """A model with one output of logits, as `small_model`, but for its large numbers."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="answer")], name="trial")
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    losses = keras.losses.BinaryCrossentropy, keras.losses.SparseCategoricalCrossentropy
+    model.compile("adam", losses[units > 1](from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("weights", [(1.0,), WEIGHTS])
+class TestLogits:
+    def test_probabilities_are_averaged_and_not_logits(self, units, weights):
+        data = data_of({}, tuple("abc"[: max(units, 2)]))
+        members = [(of_logits(units, seed), weight) for seed, weight in enumerate(weights)]
+        library = {seed: answered(model, data) for seed, (model, _) in enumerate(members)}
+        expected = ensemble.blend(library, dict(enumerate(weights)))
+        found = answered(ensemble.as_model(members), data)
+        np.testing.assert_allclose(found, expected, atol=MODEL_TOLERANCE)
+        assert found.min() >= 0
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=MODEL_TOLERANCE)
+
+    def test_a_member_of_probabilities_may_stand_beside_one_of_logits(self, units, weights):
+        data = data_of({}, tuple("abc"[: max(units, 2)]))
+        models = [of_logits(units, seed) for seed in range(len(weights))]
+        activation = keras.layers.Activation("sigmoid" if units == 1 else "softmax")
+        models[0] = keras.Sequential([keras.Input((3,)), *models[0].layers, activation])
+        models[0].compile("adam", "mse")
+        library = {seed: answered(model, data) for seed, model in enumerate(models)}
+        expected = ensemble.blend(library, dict(enumerate(weights)))
+        blended = ensemble.as_model(list(zip(models, weights, strict=True)))
+        np.testing.assert_allclose(answered(blended, data), expected, atol=MODEL_TOLERANCE)
+
+    def test_it_is_saved_and_loaded(self, units, weights, tmp_path):
+        data = data_of({}, tuple("abc"[: max(units, 2)]))
+        blended = ensemble.as_model([(of_logits(units, seed), w) for seed, w in enumerate(weights)])
+        blended.save(tmp_path / "ensemble.keras")
+        loaded = keras.models.load_model(tmp_path / "ensemble.keras")
+        np.testing.assert_allclose(answered(loaded, data), answered(blended, data), atol=MODEL_TOLERANCE)

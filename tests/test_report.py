@@ -9,8 +9,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline import report
-from pipeline.values import Objective
+from pipeline.report import passages
+from pipeline.report import study as report
+from pipeline.report.page import Section, as_text, write
+from pipeline.values import Objective, Split
 
 MAXIMIZE = Objective("val_accuracy", "maximize")
 MINIMIZE = Objective("val_log_loss", "minimize")
@@ -159,3 +161,46 @@ def test_a_curve_of_one_epoch_can_be_seen(tmp_path):
 def test_it_is_the_same_page_on_every_call(tmp_path):
     first = [file.read_bytes() for file in draw(tmp_path)]
     assert first == [file.read_bytes() for file in draw(tmp_path)]
+
+
+def test_sections_show_what_they_are_given_and_nothing_of_it_runs(tmp_path: Path) -> None:
+    sections = [Section("Texts", HOSTILE, [["text"], [HOSTILE]]), Section(text=HOSTILE)]
+    page = Page(write(tmp_path / "page.html", HOSTILE, sections))
+    assert page.texts.count(HOSTILE.strip()) == 5
+    assert not [tag for tag, _ in page.tags if tag in ("script", "img")]
+
+
+def test_a_table_as_text_has_columns() -> None:
+    assert as_text([["a", "bcd"], ["efgh", ""]]) == "a     bcd\nefgh"
+
+
+class TestPassages:
+    PROBABILITIES = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01], [0.7, 0.3], [0.6, 0.4]])
+    SPLIT = Split(np.arange(6)[:, None], np.array([0, 1, 1, 1, 0, 0]))
+
+    def section(self) -> Section:
+        found = passages.section(
+            self.SPLIT, self.PROBABILITIES, ("bad", "good"), lambda rows: [f"row {row[0]}" for row in rows]
+        )
+        assert found is not None
+        return found
+
+    def test_the_surest_of_each_kind_are_shown_with_verdict_and_truth(self) -> None:
+        assert list(self.section().rows)[1:] == [
+            ["sure and right", "bad (90.0%)", "bad", "row 0"],
+            ["sure and right", "bad (70.0%)", "bad", "row 4"],
+            ["sure and right", "good (80.0%)", "good", "row 1"],
+            ["sure and right", "good (55.0%)", "good", "row 2"],
+            ["sure and wrong", "bad (99.0%)", "good", "row 3"],
+            ["not sure", "bad (60.0%)", "bad", "row 5"],
+        ]
+
+    def test_without_words_there_is_no_section(self) -> None:
+        assert passages.section(self.SPLIT, self.PROBABILITIES, ("bad", "good"), lambda _: None) is None
+
+    def test_long_texts_are_cut(self) -> None:
+        found = passages.section(
+            self.SPLIT, self.PROBABILITIES, ("bad", "good"), lambda rows: ["x" * 5000] * len(rows)
+        )
+        assert found is not None
+        assert {len(row[-1]) for row in list(found.rows)[1:]} == {602}

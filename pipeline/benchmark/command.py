@@ -9,7 +9,16 @@ from pipeline.benchmark.speed import Speed, shown, table
 from pipeline.settings import BATCH_SIZE
 
 # What each task's model is usually trained with; Keras's default otherwise.
-BATCHES = {"iris": 40, "digits": 32, "mnist": 32, "fashion_mnist": 128, "imdb": 512}
+BATCHES = {
+    "iris": 40,
+    "fashion_mnist": 128,
+    "imdb": 512,
+    "imdb_conv1d": 128,
+    "question_answering": 128,
+    "posts": 64,
+    "dual_camera": 16,
+    "separable_images": 64,
+}
 
 
 def benchmark(asked: Mapping[str, Any]) -> None:

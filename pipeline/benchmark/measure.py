@@ -41,8 +41,9 @@ def settings(task: "Task", number: int, **more: Setting) -> dict[str, Setting]:
         "l2": 1e-5 * (1 + number),
         "max_norm": 3.0,
         "activity_l1": 1e-6,
-        "activation": "relu",
     }
+    if found.get("activation") == "linear":
+        techniques["activation"] = "relu"
     return {**found, **{name: value for name, value in techniques.items() if name in found}, **more}
 
 

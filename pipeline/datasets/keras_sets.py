@@ -1,18 +1,22 @@
 """The sets of `keras.datasets`, downloaded by Keras, or read from a mirror folder.
 
 `PIPELINE_DATA=<folder>` names a folder with the sets in Keras's own formats, for machines without a
-network: `mnist.npz`, `fashion-mnist/*.gz`, `imdb.npz`. Whichever way they come, the arrays must have the
-published digests, so two machines that report a score have learned from the same rows.
+network: `mnist.npz`, `fashion-mnist/*.gz`, `imdb.npz`, and for the words of a report
+`imdb_word_index.json`. Whichever way they come, the arrays must have the published digests, so two machines
+that report a score have learned from the same rows.
 """
 
 import gzip
 import io
+import json
+import logging
 import os
 import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy._core.multiarray import _reconstruct
@@ -23,7 +27,10 @@ from pipeline.values import Array, Data, Size, Split
 
 Arrays = tuple[Array, Array, Array, Array]
 
+_log = logging.getLogger(__name__)
+
 IMDB_WORDS = 10_000
+IMDB_SEQUENCE_WORDS, IMDB_SEQUENCE_LENGTH = 2_000, 500
 # Keras's imdb.load_data: its seed, the number that opens a review, the one for rare words, and the shift
 # of all others (https://keras.io/api/datasets/imdb).
 _IMDB_SEED, _IMDB_START, _IMDB_RARE, _IMDB_SHIFT = 113, 1, 2, 3
@@ -66,20 +73,40 @@ def imdb(size: Size) -> Data:
 
     20,000 / 5,000 of the training reviews, and the 25,000 published test reviews.
     """
-    arrays, source = _arrays("imdb", "imdb.npz", _imdb_from_mirror)
-    x_train, y_train, x_test, y_test = arrays
-    # Cut before the words are expanded: a small study needs no 500 MB of them.
-    rows = np.arange(len(y_train))
-    train, validation = splits.hold_out(Split(rows, y_train.astype(np.int32)), 5_000)
-    parts = (train, validation, Split(np.arange(len(y_test)), y_test.astype(np.int32)))
-    if size == "small":
-        parts = splits.small(*parts)
-    expanded = tuple(
-        # One column of targets, as the model's one sigmoid needs it.
-        Split(multi_hot(reviews[part.one_input], IMDB_WORDS), part.labels[:, None])
-        for reviews, part in zip((x_train, x_train, x_test), parts, strict=True)
+    return _reviews("imdb", size, lambda reviews: multi_hot(reviews, IMDB_WORDS))
+
+
+def imdb_sequences(size: Size) -> Data:
+    """The rows of `imdb` as sequences, (rows, 500) int32: the last 500 words of each review, in order.
+
+    Word numbers are below 2,000, the commonest words; 0 pads shorter reviews in front. The same as Keras's
+    `pad_sequences(x, maxlen=500)` of its `imdb.load_data(num_words=2000)`.
+    """
+    return _reviews(
+        "imdb_conv1d",
+        size,
+        lambda reviews: padded(reviews, IMDB_SEQUENCE_WORDS, IMDB_SEQUENCE_LENGTH),
+        words={"": IMDB_SEQUENCE_WORDS},
     )
-    return splits.data("imdb", source, ("negative", "positive"), (expanded[0], expanded[1], expanded[2]))
+
+
+def imdb_words() -> tuple[str, ...] | None:
+    """Each word by its number in `imdb` and `imdb_sequences`: four marks, then the commonest word first.
+
+    Read from `imdb_word_index.json` in the mirror folder, or where it is not there downloaded by Keras. None,
+    with a logged warning, where neither gives the words: a report has the numbers then.
+    """
+    folder = os.environ.get("PIPELINE_DATA", "")
+    file = Path(folder, "imdb_word_index.json")
+    try:
+        mirrored = folder and file.exists()
+        ranks = json.loads(file.read_text(encoding="utf-8")) if mirrored else _downloaded_word_index()
+        by_rank = {rank: word for word, rank in ranks.items()}
+        return ("<padding>", "<start>", "<rare>", "<unused>", *(by_rank[n + 1] for n in range(len(ranks))))
+    except Exception as error:
+        # Keras raises a bare Exception when a download fails, and anything may stand in a file.
+        _log.warning("the words of imdb's reviews are not known: %s: %s", type(error).__name__, error)
+        return None
 
 
 def multi_hot(reviews: Array, words: int) -> Array:
@@ -88,6 +115,32 @@ def multi_hot(reviews: Array, words: int) -> Array:
     for row, review in enumerate(reviews):
         out[row, review] = 1
     return out
+
+
+def padded(reviews: Array, words: int, length: int) -> Array:
+    """(rows, length) int32: the end of each review behind zeros, numbers from `words` on as the rare word."""
+    out = np.zeros((len(reviews), length), dtype=np.int32)
+    for row, review in enumerate(reviews):
+        end = np.asarray(review[-length:])
+        out[row, length - len(end) :] = np.where(end < words, end, _IMDB_RARE)
+    return out
+
+
+def _reviews(name: str, size: Size, encode: Callable[[Array], Array], **more: Any) -> Data:
+    """The splits that all forms of imdb share, each part's reviews encoded; more: other fields of `Data`."""
+    (x_train, y_train, x_test, y_test), source = _arrays("imdb", "imdb.npz", _imdb_from_mirror)
+    # Cut before the words are expanded: a small study needs no 500 MB of them.
+    rows = np.arange(len(y_train))
+    train, validation = splits.hold_out(Split(rows, y_train.astype(np.int32)), 5_000)
+    parts = (train, validation, Split(np.arange(len(y_test)), y_test.astype(np.int32)))
+    if size == "small":
+        parts = splits.small(*parts)
+    encoded = tuple(
+        # One column of targets, as the model's one sigmoid needs it.
+        Split(encode(reviews[part.one_input]), part.labels[:, None])
+        for reviews, part in zip((x_train, x_train, x_test), parts, strict=True)
+    )
+    return splits.data(name, source, ("negative", "positive"), (encoded[0], encoded[1], encoded[2]), **more)
 
 
 def _images(name: str, source: str, classes: Iterable[str], arrays: Arrays, size: Size) -> Data:
@@ -162,6 +215,13 @@ def _downloaded(name: str) -> Arrays:
             " PIPELINE_DATA to a folder that holds Keras's files"
         ) from error
     return x_train, y_train, x_test, y_test
+
+
+def _downloaded_word_index() -> dict[str, int]:
+    import keras
+
+    ranks: dict[str, int] = keras.datasets.imdb.get_word_index()
+    return ranks
 
 
 def _mnist_from_mirror(file: Path) -> Arrays:

@@ -2,12 +2,13 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
+from pipeline.engines import callbacks
 from pipeline.engines.engine import Engine
 from pipeline.engines.fit import FitEngine
 from pipeline.values import Budget, Data, Objective, Settings, Split
@@ -19,7 +20,8 @@ class Order:
 
     name: auto, lanes or fit. folds: the data of each, one for training without folds. whole: the split that
     folds are taken from, else None. lanes: of a program, None to choose. seed: the study's. trials: as
-    many as there will be, at most.
+    many as there will be, at most. keeps: what a trial keeps besides its model, by the names of
+    the parameter `callbacks`, of which an engine does its part.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Order:
     lanes: int | None
     seed: int
     trials: int
+    keeps: Collection[str] = ()
 
 
 def name_of(asked: str) -> str:
@@ -51,6 +54,11 @@ def described(asked: str) -> str:
     return f"lanes on jax, {len(devices)} x {devices[0].device_kind}"
 
 
+def draws_weights(asked: str) -> bool:
+    """Whether event files show weights and graph: Keras needs TensorFlow for it, and `model.fit`."""
+    return name_of(asked) == "fit" and callbacks.writes_events()
+
+
 @contextlib.contextmanager
 def opened(order: Order) -> Iterator[Engine]:
     """The engine, with a folder for the models it makes until they are fetched; for a block."""
@@ -63,7 +71,15 @@ def opened(order: Order) -> Iterator[Engine]:
 
 def _make(order: Order, folder: Path) -> Engine:
     def fit(*, alone: bool) -> FitEngine:
-        return FitEngine(order.build, order.folds, order.budget, order.objective, folder, alone=alone)
+        return FitEngine(
+            order.build,
+            order.folds,
+            order.budget,
+            order.objective,
+            folder,
+            alone=alone,
+            keeps=order.keeps,
+        )
 
     if name_of(order.name) == "fit":
         return fit(alone=True)
@@ -81,5 +97,7 @@ def _make(order: Order, folder: Path) -> Engine:
         lanes=order.lanes,
         seed=order.seed,
         trials=order.trials,
+        keeps=order.keeps,
+        fit_if_faster=order.name == "auto",
     )
     return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -17,8 +17,11 @@ from typing import Protocol
 from pipeline.values import Candidate, FoldScore, Outcome, Progress
 
 MODEL_FILE = "model.keras"
-PREDICTIONS_FILE = "validation_predictions.npy"
-"""What an Outcome's files are called; the record keeps the names."""
+PREDICTIONS_FILE, SEVERAL_PREDICTIONS_FILE = "validation_predictions.npy", "validation_predictions.npz"
+"""What an Outcome's files are called; the record keeps the names. The last is of several outputs, by name."""
+
+EVENTS_FOLDER = "tensorboard"
+"""Event files, in an Outcome's folder or in what the record adds to it."""
 
 Event = Progress | FoldScore | Outcome
 

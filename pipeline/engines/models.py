@@ -1,10 +1,15 @@
 """A candidate's model as every engine builds it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
+from pipeline import answers
+from pipeline.engines.engine import PREDICTIONS_FILE, SEVERAL_PREDICTIONS_FILE
 from pipeline.values import Data, Settings
 
 # Keras draws its layers' seeds from numbers of the whole process; two engines may build at the same time.
@@ -41,3 +46,23 @@ def check_logged(names: list[str], needed: list[str]) -> None:
     for name in needed:
         if name not in names:
             raise ValueError(f"the model does not log {name}; it logs {', '.join(sorted(names))}")
+
+
+def save_predictions(model: keras.Model, raw: Any, data: Data, folder: Path) -> Path | None:
+    """Keeps what a model answers to the validation rows; None where nothing says what several outputs are.
+
+    Args:
+        model: compiled.
+        raw: what its `predict` gave.
+        data: what it was trained on.
+        folder: exists.
+    """
+    if not isinstance(raw, np.ndarray) and not data.outputs:
+        return None
+    found = answers.read(model, raw, data)
+    if isinstance(found, Mapping):
+        parts: dict[str, Any] = {name: part.astype(np.float32) for name, part in found.items()}
+        np.savez(folder / SEVERAL_PREDICTIONS_FILE, **parts)
+        return folder / SEVERAL_PREDICTIONS_FILE
+    np.save(folder / PREDICTIONS_FILE, found.astype(np.float32))
+    return folder / PREDICTIONS_FILE

@@ -4,7 +4,20 @@ from importlib import import_module
 
 from pipeline.tasks.task import Task
 
-NAMES = ("iris", "digits", "mnist", "fashion_mnist", "imdb")
+NAMES = (
+    "iris",
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "imdb",
+    "imdb_conv1d",
+    "question_answering",
+    "posts",
+    "sentence_similarity",
+    "dual_camera",
+    "separable_images",
+    "inception_residual",
+)
 
 
 def find(name: str) -> Task:

@@ -4,50 +4,29 @@ import keras
 
 from pipeline.datasets import keras_sets
 from pipeline.metrics import CLASSIFICATION
-from pipeline.settings import HIDDEN_LAYERS, LEARNING_RATE, REGULARISATION, TRAINING, UNITS, Parameter
+from pipeline.settings import HIDDEN_LAYERS, UNITS, techniques
 from pipeline.tasks import blocks
 from pipeline.tasks.task import Task
 from pipeline.values import Data, Settings
 
 _WIDTHS = (64,)
 
-_ACTIVATION = Parameter(
-    "activation", "word", "linear", "of the hidden layers", words=("linear", "relu", "tanh", "elu", "gelu")
-)
-_ACTIVITY_L1 = Parameter(
-    "activity_l1", "float", 0.0, "L1 penalty of the hidden layers' outputs", low=0, in_loss=True
-)
-
 
 def build(settings: Settings, data: Data) -> keras.Model:
     """Flatten - Dense 64 - BatchNormalization - Dropout - softmax, Adam; grey values are scaled inside."""
-    layers: list[keras.layers.Layer] = [keras.layers.Rescaling(1.0 / 255.0), keras.layers.Flatten()]
+    layers = [*blocks.scaling(settings, data.train, white=255.0), keras.layers.Flatten()]
     for units in blocks.hidden_widths(settings, _WIDTHS):
-        activity = keras.regularizers.L1(settings["activity_l1"])
-        layers.append(
-            blocks.dense(units, str(settings["activation"]), settings, activity_regularizer=activity)
-        )
-        layers += blocks.batch_normalization(settings)
-        layers.append(keras.layers.Dropout(settings["dropout"]))
+        layers += [*blocks.dense(units, settings), blocks.dropout(settings)]
     layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
-    return blocks.classifier(
-        "fashion_mnist",
-        data.train.one_input.shape[1:],
-        layers,
-        keras.optimizers.Adam(settings["learning_rate"]),
-    )
+    return blocks.classifier("fashion_mnist", data.train.one_input.shape[1:], layers, settings)
 
 
 TASK = Task(
     name="fashion_mnist",
     parameters=(
-        LEARNING_RATE,
-        *TRAINING,
-        *REGULARISATION,
+        *techniques(optimizer="adam", activation="linear", scaling="min_max"),
         UNITS,
         HIDDEN_LAYERS,
-        _ACTIVATION,
-        _ACTIVITY_L1,
     ),
     metrics=CLASSIFICATION,
     load=keras_sets.fashion_mnist,

@@ -1,13 +1,14 @@
 """IMDB: a small MLP on multi-hot words, is a film review positive?"""
 
 import keras
+import numpy as np
 
 from pipeline.datasets import keras_sets
 from pipeline.metrics import CLASSIFICATION
-from pipeline.settings import HIDDEN_LAYERS, LEARNING_RATE, REGULARISATION, TRAINING, UNITS
+from pipeline.settings import HIDDEN_LAYERS, UNITS, techniques
 from pipeline.tasks import blocks
 from pipeline.tasks.task import Task
-from pipeline.values import Data, Settings
+from pipeline.values import Array, Data, Settings
 
 _WIDTHS = (16, 16)
 
@@ -16,19 +17,24 @@ def build(settings: Settings, data: Data) -> keras.Model:
     """Multi-hot - Dense 16 - Dense 16 - sigmoid, RMSprop; BatchNormalization and Dropout after each relu."""
     layers: list[keras.layers.Layer] = []
     for units in blocks.hidden_widths(settings, _WIDTHS):
-        layers.append(blocks.dense(units, "relu", settings))
-        layers += blocks.batch_normalization(settings)
-        layers.append(keras.layers.Dropout(settings["dropout"]))
+        layers += [*blocks.dense(units, settings), blocks.dropout(settings)]
     layers.append(keras.layers.Dense(1, activation="sigmoid"))
-    return blocks.classifier(
-        "imdb", data.train.one_input.shape[1:], layers, keras.optimizers.RMSprop(settings["learning_rate"])
-    )
+    return blocks.classifier("imdb", data.train.one_input.shape[1:], layers, settings)
+
+
+def texts(inputs: Array) -> list[str] | None:
+    """The words that each review holds, the rarest first: their order is not in the rows."""
+    words = keras_sets.imdb_words()
+    if words is None:
+        return None
+    return [", ".join(words[number] for number in np.flatnonzero(row)[::-1]) for row in inputs]
 
 
 TASK = Task(
     name="imdb",
-    parameters=(LEARNING_RATE, *TRAINING, *REGULARISATION, UNITS, HIDDEN_LAYERS),
+    parameters=(*techniques(optimizer="rmsprop", activation="relu"), UNITS, HIDDEN_LAYERS),
     metrics=CLASSIFICATION,
     load=keras_sets.imdb,
     build=build,
+    texts=texts,
 )

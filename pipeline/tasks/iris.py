@@ -5,11 +5,10 @@ model takes centimetres.
 """
 
 import keras
-import numpy as np
 
 from pipeline.datasets import bundled
 from pipeline.metrics import CLASSIFICATION
-from pipeline.settings import HIDDEN_LAYERS, LEARNING_RATE, REGULARISATION, TRAINING, UNITS, Parameter
+from pipeline.settings import HIDDEN_LAYERS, UNITS, Parameter, techniques
 from pipeline.tasks import blocks
 from pipeline.tasks.task import Task
 from pipeline.values import Data, Settings
@@ -40,19 +39,13 @@ _LAST_BN_EPSILON = Parameter(
 
 def build(settings: Settings, data: Data) -> keras.Model:
     """Dense 64-128-128-64-64-3, relu, BatchNormalization and Dropout after each hidden layer, Adam."""
-    inputs = data.train.one_input.astype(np.float64)
-    layers: list[keras.layers.Layer] = [
-        keras.layers.Normalization(mean=inputs.mean(axis=0).tolist(), variance=inputs.var(axis=0).tolist())
-    ]
+    layers = blocks.scaling(settings, data.train)
     widths = blocks.hidden_widths(settings, _WIDTHS)
     for place, units in enumerate(widths, start=1):
-        layers.append(blocks.dense(units, "relu", settings))
-        layers += blocks.batch_normalization(settings, **(_last(settings) if place == len(widths) else {}))
-        layers.append(keras.layers.Dropout(settings["dropout"]))
+        own = _last(settings) if place == len(widths) else {}
+        layers += [*blocks.dense(units, settings, **own), blocks.dropout(settings)]
     layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
-    return blocks.classifier(
-        "iris", data.train.one_input.shape[1:], layers, keras.optimizers.Adam(settings["learning_rate"])
-    )
+    return blocks.classifier("iris", data.train.one_input.shape[1:], layers, settings)
 
 
 def _last(settings: Settings) -> dict[str, object]:
@@ -71,9 +64,7 @@ def _last(settings: Settings) -> dict[str, object]:
 TASK = Task(
     name="iris",
     parameters=(
-        LEARNING_RATE,
-        *TRAINING,
-        *REGULARISATION,
+        *techniques(optimizer="adam", activation="relu", scaling="standardise"),
         UNITS,
         HIDDEN_LAYERS,
         _LAST_BN_MOMENTUM,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from pipeline.settings import LEARNING_RATE, REGULARISATION, TRAINING, Parameter
+from pipeline.settings import Parameter, techniques
 from pipeline.tasks import blocks
 from pipeline.values import Data, Settings
 
@@ -22,7 +22,10 @@ _THIRD_CONVOLUTION = Parameter(
     words=("5x5", "1x1"),
 )
 
-PARAMETERS = (LEARNING_RATE, *TRAINING, *REGULARISATION, _THIRD_CONVOLUTION)
+PARAMETERS = (
+    *techniques(optimizer="adam", activation="tanh", scaling="min_max"),
+    _THIRD_CONVOLUTION,
+)
 
 
 def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
@@ -31,38 +34,24 @@ def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
     def build(settings: Settings, data: Data) -> keras.Model:
         """Conv 6 - BN - AvgPool - Conv 16 - BN - AvgPool - Conv 120 - BN - Dense 84 - softmax; tanh, Adam."""
         height, width, channels = data.train.one_input.shape[1:]
-        third = {"5x5": (5, 1), "1x1": (1, 5)}[str(settings["third_convolution"])]
+        size, stride = {"5x5": (5, 1), "1x1": (1, 5)}[str(settings["third_convolution"])]
         layers = [
-            keras.layers.Rescaling(1.0 / white),
+            *blocks.scaling(settings, data.train, white),
             keras.layers.ZeroPadding2D((_around(height), _around(width))),
-            _convolution(6, 5, 1, settings),
-            *blocks.batch_normalization(settings),
+            *blocks.convolution(6, 5, settings),
             keras.layers.AveragePooling2D(2),
-            _convolution(16, 5, 1, settings),
-            *blocks.batch_normalization(settings),
+            *blocks.convolution(16, 5, settings),
             keras.layers.AveragePooling2D(2),
-            _convolution(120, *third, settings),
-            *blocks.batch_normalization(settings),
+            *blocks.convolution(120, size, settings, strides=stride),
             keras.layers.Flatten(),
-            blocks.dense(84, "tanh", settings),
-            keras.layers.Dropout(settings["dropout"]),
+            # As published: no BatchNormalization here.
+            *blocks.dense(84, {**settings, "batch_normalization": False}),
+            blocks.dropout(settings),
             keras.layers.Dense(len(data.classes), activation="softmax"),
         ]
-        optimizer = keras.optimizers.Adam(settings["learning_rate"])
-        return blocks.classifier(name, (height, width, channels), layers, optimizer)
+        return blocks.classifier(name, (height, width, channels), layers, settings)
 
     return build
-
-
-def _convolution(filters: int, kernel: int, stride: int, settings: Settings) -> keras.layers.Layer:
-    return keras.layers.Conv2D(
-        filters,
-        kernel,
-        strides=stride,
-        activation="tanh",
-        kernel_regularizer=blocks.l1_l2(settings),
-        kernel_constraint=blocks.max_norm(settings, axis=[0, 1, 2]),
-    )
 
 
 def _around(pixels: int) -> tuple[int, int]:

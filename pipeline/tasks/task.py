@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.settings import Parameter
-from pipeline.values import Data, Metric, Settings, Size
+from pipeline.values import Array, Data, Metric, Settings, Size
 
 if TYPE_CHECKING:
     # Which backend Keras runs on is not settled yet where tasks are only listed.
@@ -21,7 +21,8 @@ class Task:
     parameters: every setting that `build` or the engine reads; a search space may name these and no others.
     metrics: what a compiled model measures besides the loss, by Keras's metric names.
     load: (size) -> rows. build: (settings, data) -> a compiled, ordinary Keras model with fresh weights; what
-    it takes from `data` (shapes, classes, means) comes from the training rows alone.
+    it takes from `data` (shapes, classes, means) comes from the training rows alone. texts: inputs,
+    (rows, ...) -> what each row says in words, where rows are texts; None where the words are not known.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Task:
     metrics: tuple[Metric, ...]
     load: Callable[[Size], Data]
     build: Callable[[Settings, Data], keras.Model]
+    texts: Callable[[Array], list[str] | None] | None = None

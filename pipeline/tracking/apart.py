@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import IO
 
 from pipeline.secrets import first_line
@@ -19,6 +20,19 @@ from pipeline.tracking.connection import reconnect
 from pipeline.tracking.writer import Message, Writer, obey
 
 _PROGRAM = "from pipeline.tracking.apart import main; main()"
+
+
+@contextlib.contextmanager
+def opened_writer(*, lanes: bool) -> "Iterator[Process | None]":
+    """A process that writes to MLflow, where trials train in lanes, for a block.
+
+    A trial in lanes takes a fraction of a second, and writing it as long; by fit, a thread has time enough.
+    """
+    if not lanes:
+        yield None
+        return
+    with contextlib.closing(Process()) as process:
+        yield process
 
 
 class Process:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,21 @@ from pipeline.values import Array
 _BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax",), "torch": ("torch",)}
 
 
-def log(parent: Parent, name: str, model: keras.Model, example: Array, answer: Array) -> str:
+def log(
+    parent: Parent,
+    name: str,
+    model: keras.Model,
+    example: Array | Mapping[str, Array],
+    answer: Array | Mapping[str, Array],
+) -> str:
     """Logs the model under the parent run; its URI.
 
     Args:
         parent: the run.
         name: the logged model's name.
         model: any Keras model.
-        example: a few rows of input, (rows, ...).
-        answer: the model's predictions of them.
+        example: a few rows of input, (rows, ...); of several inputs by name.
+        answer: the model's predictions of them; of several outputs by name.
     """
     signature = ModelSignature(inputs=_schema(example), outputs=_schema(answer))
     packages = ("keras", "numpy", *_BACKENDS.get(keras.backend.backend(), ()))
@@ -73,5 +80,9 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, **arguments)
 
 
-def _schema(rows: Array) -> Schema:
+def _schema(rows: Array | Mapping[str, Array]) -> Schema:
+    if isinstance(rows, Mapping):
+        return Schema(
+            [TensorSpec(np.dtype(part.dtype), (-1, *part.shape[1:]), name) for name, part in rows.items()]
+        )
     return Schema([TensorSpec(np.dtype(rows.dtype), (-1, *rows.shape[1:]))])

@@ -1,8 +1,9 @@
 """The study's parent run: adopted from `mlflow run`, made, or found again when the study goes on."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -86,6 +87,22 @@ class Parent:
             if reason:
                 self.client.set_tag(run_id, REASON, reason)
             self.client.set_terminated(run_id, status)
+
+
+@contextlib.contextmanager
+def ending(parent: Parent) -> Iterator[None]:
+    """Gives the parent run its final status, however the block ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(RunError):
+            parent.end("KILLED", "interrupted")
+        raise
+    except BaseException as error:
+        with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
+            parent.end("FAILED", str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise
+    parent.end("FINISHED")
 
 
 def open_parent(client: Client, study: str, task: str, known: str) -> Parent:

@@ -10,6 +10,7 @@ from mlflow.utils.time import get_current_time_millis
 from pipeline.errors import RunError
 from pipeline.secrets import first_line
 from pipeline.tracking.apart import Process
+from pipeline.tracking.curves import CurveFiles
 from pipeline.tracking.parent import Parent
 from pipeline.tracking.writer import Message, Writer, obey
 from pipeline.values import Progress, Settings
@@ -29,17 +30,26 @@ class Recorder:
         parent: of the trials.
         folds: of each trial.
         apart: a process of its own that writes, where training leaves no time for it; else a thread does.
+        curve_files: what every trial gets of its curves as files; None for nothing.
 
     Raises:
         RunError: from any method, when the store has failed for good.
     """
 
-    def __init__(self, parent: Parent, folds: int, apart: Process | None = None) -> None:
+    def __init__(
+        self,
+        parent: Parent,
+        folds: int,
+        apart: Process | None = None,
+        curve_files: CurveFiles | None = None,
+    ) -> None:
         self._folds = folds
         of_parent = (parent.run_id, parent.experiment_id)
         self._writer = apart or _Thread(Writer(parent.client, *of_parent))
         if apart:
             apart.begin(parent.store, *of_parent)
+        if curve_files:
+            self._hand_over("keep", curve_files)
 
     def start(self, number: int, name: str, settings: Settings, tags: Mapping[str, str]) -> None:
         """A trial begins. tags: `TRIAL` or `MEMBER`, and what else marks it."""
@@ -47,9 +57,9 @@ class Recorder:
 
     def epoch(self, progress: Progress) -> None:
         """A trial's epoch is done."""
-        prefix = f"fold_{progress.fold}/" if self._folds > 1 else ""
-        metrics = {prefix + name: value for name, value in progress.metrics.items()}
-        self._hand_over("epoch", progress.number, metrics, progress.epoch, get_current_time_millis())
+        fold = progress.fold if self._folds > 1 else None
+        now, metrics = get_current_time_millis(), dict(progress.metrics)
+        self._hand_over("epoch", progress.number, metrics, progress.epoch, now, fold, progress.steps)
 
     def end(
         self,
@@ -59,11 +69,12 @@ class Recorder:
         reason: str = "",
         metrics: Mapping[str, float] | None = None,
         files: tuple[Path, ...] = (),
+        folder: Path | None = None,
         detail: str = "",
     ) -> None:
-        """A trial ends; files are moved into its artifacts, detail becomes `traceback.txt`."""
+        """A trial ends; files and the folder's content move into its artifacts, detail as `traceback.txt`."""
         now = get_current_time_millis()
-        self._hand_over("end", number, status, reason, dict(metrics or {}), files, detail, now)
+        self._hand_over("end", number, status, reason, dict(metrics or {}), files, detail, now, folder)
 
     def close(self) -> None:
         """Returns when everything is written."""

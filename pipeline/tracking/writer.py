@@ -5,6 +5,8 @@ or their trial ends.
 """
 
 import queue
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.tracking.connection import Client
+from pipeline.tracking.curves import CurveFiles, Point
 from pipeline.tracking.parent import REASON
 from pipeline.values import Settings
 
@@ -29,10 +32,14 @@ _FLUSH_SECONDS = 5.0
 
 @dataclass
 class _Child:
-    """A trial's run while it is written; metrics wait for the next request."""
+    """A trial's run while it is written; metrics wait for the next request.
+
+    curves: by fold, None without folds, where they become files.
+    """
 
     run_id: str
     metrics: list[Metric] = field(default_factory=list)
+    curves: dict[int | None, list[Point]] = field(default_factory=dict)
 
 
 class Writer:
@@ -47,6 +54,11 @@ class Writer:
     def __init__(self, client: Client, parent: str, experiment: str) -> None:
         self._client, self._parent, self._experiment = client, parent, experiment
         self._children: dict[int, _Child] = {}
+        self._curve_files: CurveFiles | None = None
+
+    def keep(self, curve_files: CurveFiles) -> None:
+        """What every trial gets of its curves as files."""
+        self._curve_files = curve_files
 
     def start(
         self, number: int, name: str, settings: Settings, tags: Mapping[str, str], started: int
@@ -60,10 +72,20 @@ class Writer:
             self._client.log_batch(child.run_id, params=params[place : place + _PARAMS_A_REQUEST])
         self._children[number] = child
 
-    def epoch(self, number: int, metrics: Mapping[str, float], step: int, now: int) -> None:
-        """A trial's epoch is done."""
-        points = [Metric(name, value, now, step) for name, value in metrics.items()]
-        self._children[number].metrics.extend(points)
+    def epoch(
+        self,
+        number: int,
+        metrics: Mapping[str, float],
+        epoch: int,
+        now: int,
+        fold: int | None = None,
+        steps: int = 0,
+    ) -> None:
+        """A trial's epoch is done. fold: None without folds. steps: the optimiser's, so far."""
+        child, prefix = self._children[number], _prefix(fold)
+        child.metrics.extend(Metric(prefix + name, value, now, epoch) for name, value in metrics.items())
+        if self._curve_files:
+            child.curves.setdefault(fold, []).append(Point(epoch, steps, now / 1000, metrics))
 
     def end(
         self,
@@ -74,14 +96,17 @@ class Writer:
         files: Sequence[Path],
         detail: str,
         ended: int,
+        folder: Path | None = None,
     ) -> None:
-        """A trial ends; files are moved into its artifacts, detail becomes `traceback.txt`."""
+        """A trial ends; files and the folder's content move into its artifacts, detail as `traceback.txt`."""
         child = self._children.pop(number)
         child.metrics.extend(Metric(name, float(value), ended, 0) for name, value in metrics.items())
         self._flush(child)
         for file in files:
             self._client.log_artifact(child.run_id, str(file))
             file.unlink()
+        if folder or child.curves:
+            self._move(child, folder or Path(tempfile.mkdtemp(prefix="regatta-")))
         if detail:
             self._client.log_text(child.run_id, detail, "traceback.txt")
         if reason:
@@ -93,10 +118,25 @@ class Writer:
         for child in self._children.values():
             self._flush(child)
 
+    def _move(self, child: _Child, folder: Path) -> None:
+        """Moves a folder into a trial's artifacts, with the files of its curves."""
+        try:
+            for fold, curve in child.curves.items():
+                if self._curve_files:
+                    self._curve_files.write(curve, folder / _prefix(fold))
+            self._client.log_artifacts(child.run_id, str(folder))
+        finally:
+            shutil.rmtree(folder)
+
     def _flush(self, child: _Child) -> None:
         for place in range(0, len(child.metrics), _METRICS_A_REQUEST):
             self._client.log_batch(child.run_id, metrics=child.metrics[place : place + _METRICS_A_REQUEST])
         child.metrics = []
+
+
+def _prefix(fold: int | None) -> str:
+    """Of all that is a fold's."""
+    return "" if fold is None else f"fold_{fold}/"
 
 
 def obey(writer: Writer, receive: Callable[..., Message | None]) -> None:

@@ -19,10 +19,12 @@ from lanes_harness import (
     relative,
     replayed,
 )
-from test_equality import lanes_of, named
+from test_equality import lanes_of, named, prescribe
 
 from pipeline import tasks
 from pipeline.values import Candidate, Data, Settings, Split
+
+__all__ = ["prescribe"]
 
 layers, optimizers, regularizers, constraints = (
     keras.layers,
@@ -62,14 +64,30 @@ def _assert_same(ours: Trial, theirs: Trial, limit: float) -> None:
             np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=0, atol=100 * limit, err_msg=mine.path)
 
 
-EPOCHS = {"iris": 30, "fashion_mnist": 10, "imdb": 5, "digits": 2, "mnist": 2}
+EPOCHS = {
+    "iris": 30,
+    "fashion_mnist": 10,
+    "imdb": 5,
+    "digits": 2,
+    "mnist": 2,
+    "imdb_conv1d": 2,
+    "question_answering": 2,
+    "posts": 2,
+    "sentence_similarity": 5,
+    "dual_camera": 1,
+    "separable_images": 2,
+    "inception_residual": 2,
+}
 
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow) for name in tasks.NAMES],
 )
-def test_epochs_of_a_task_equal_model_fit(name: str, tmp_path: Path) -> None:
+def test_epochs_of_a_task_equal_model_fit(
+    name: str, tmp_path: Path, prescribe: Callable[[str], None]
+) -> None:
+    prescribe(name)
     candidates = [Candidate(n, 50 + n, settings) for n, settings in enumerate(lanes_of(name))]
     assert_equal(tasks.find(name).build, named(name), candidates, EPOCHS[name], tmp_path, LONG)
 

@@ -36,9 +36,10 @@ class Builder:
         lanes: of each program; None to choose.
         trials: as many as there will be, at most.
         clock: is told how long compiling took.
+        fit_if_faster: refuses models that `model.fit` would train faster here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is built in one place
         self,
         build: Callable[[Settings, Data], keras.Model],
         folds: Sequence[Data],
@@ -48,7 +49,10 @@ class Builder:
         lanes: int | None,
         trials: int,
         clock: Clock,
+        *,
+        fit_if_faster: bool = False,
     ) -> None:
+        self._fit_if_faster = fit_if_faster
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -56,7 +60,7 @@ class Builder:
             trials,
             clock,
         )
-        self._needed = [objective.metric, budget.monitor]
+        self._needed, self._objective = [objective.metric, budget.monitor], objective
         self._mesh = devices.mesh(lanes)
         self._given, self._chosen = lanes is not None, False
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
@@ -114,10 +118,18 @@ class Builder:
             except Refusal as refusal:
                 self.refuse(structure, str(refusal))
                 raise
-            check_logged(twin.logged(), self._needed)
+            logged = self._objective.with_means(dict.fromkeys(twin.logged(), 0.0))
+            check_logged(list(logged), self._needed)
             self._twins[structure] = twin
         twin = self._twins[structure]
-        return Entry(candidate, fold, key, plain, twin, twin.values(plain, batch, seed))
+        return Entry(
+            candidate,
+            fold,
+            key,
+            plain,
+            twin,
+            twin.values(plain, batch, seed, candidate.settings, self._budget.epochs),
+        )
 
     def _compile(self, entry: Entry) -> Program:
         """Compiles the program of an entry's models and compares it with them; on the compiler's thread."""
@@ -127,7 +139,14 @@ class Builder:
 
         def make(lanes: int) -> Program:
             program = Program(
-                entry.twin, self._budget, entry.key.batch_size, there, lanes, self._mesh, most_epochs
+                entry.twin,
+                self._budget,
+                entry.key.batch_size,
+                there,
+                lanes,
+                self._mesh,
+                most_epochs,
+                self._objective.with_means,
             )
             program.compile(entry.values)
             return program
@@ -178,7 +197,9 @@ class Builder:
         with entry.twin.lock:
             batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
             orders = (program.orders([learn]), check)
-            selfcheck.compare(program, entry.twin, entry.plain, entry.values, batch, orders)
+            plain = selfcheck.compare(program, entry.twin, entry.plain, entry.values, batch, orders)
+        if self._fit_if_faster and (reason := sizing.loses(program, entry.values, plain)):
+            raise Refusal(reason)
 
 
 def _batch(split: Split, model: keras.Model, numbers: Array) -> Batch:

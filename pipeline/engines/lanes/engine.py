@@ -7,7 +7,7 @@ ended. While a call runs, the search loop handles what the last one brought.
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,8 @@ class LanesEngine:
         lanes: of each program; None to choose.
         seed: the study's, from which row orders derive.
         trials: as many as there will be, at most.
+        keeps: what a trial keeps besides its model, see `finishing.Finisher`.
+        fit_if_faster: refuses models that `model.fit` would train faster here.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -66,11 +68,23 @@ class LanesEngine:
         lanes: int | None,
         seed: int,
         trials: int,
+        keeps: Collection[str] = (),
+        fit_if_faster: bool = False,
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective, self._seed = tuple(folds), budget, objective, seed
-        self._builder = Builder(build, self._folds, whole, budget, objective, lanes, trials, self._clock)
-        self._finisher = Finisher(objective, self._folds[0], folder, seed)
+        self._builder = Builder(
+            build,
+            self._folds,
+            whole,
+            budget,
+            objective,
+            lanes,
+            trials,
+            self._clock,
+            fit_if_faster=fit_if_faster,
+        )
+        self._finisher = Finisher(objective, self._folds[0], folder, seed, keeps)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
         self._candidates: dict[int, Candidate] = {}
         self._building: dict[Future[list[Entry]], Candidate] = {}
@@ -234,7 +248,8 @@ class LanesEngine:
                 events.append(Outcome(number, failure=failure))
             return
         entry.curve.append(metrics)
-        events.append(Progress(number, entry.fold, epoch, metrics, metrics[self._objective.metric]))
+        objective = metrics[self._objective.metric]
+        events.append(Progress(number, entry.fold, epoch, metrics, objective, _steps(entry)))
 
     def _retire(self, berth: Berth, lanes: Sequence[int], events: list[Event | Refused]) -> None:
         """Takes trainings that ended out of their lanes; their models are saved by the finisher."""
@@ -271,3 +286,9 @@ class LanesEngine:
             events.append(future.result())
             del self._candidates[candidate.number]
         return bool(done)
+
+
+def _steps(entry: Entry) -> int:
+    """What the optimiser of the entry's model would count, so far."""
+    batches = -(-entry.key.learn_rows // entry.key.batch_size)
+    return len(entry.curve) * batches // (entry.plain.optimizer.gradient_accumulation_steps or 1)

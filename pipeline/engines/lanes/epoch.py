@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from pipeline.engines import controllers
+from pipeline.engines import controllers, schedules
 from pipeline.engines.lanes import numbers, tables
 from pipeline.engines.lanes.state import Layout, State, choose, lane_axis, narrow
 from pipeline.engines.lanes.twin import Batch, Twin
@@ -57,10 +57,21 @@ class Epoch:
         layout: of the lanes.
         sizes: of its batches.
         own_rows: whether each lane has rows of its own (folds), told by their numbers.
+        with_means: adds to an epoch's logs what Keras does not log.
     """
 
-    def __init__(self, twin: Twin, budget: Budget, layout: Layout, sizes: Sizes, *, own_rows: bool) -> None:
+    def __init__(
+        self,
+        twin: Twin,
+        budget: Budget,
+        layout: Layout,
+        sizes: Sizes,
+        *,
+        own_rows: bool,
+        with_means: Callable[[Logs], Logs],
+    ) -> None:
         self._twin, self._budget, self._layout, self._sizes, self._own = twin, budget, layout, sizes, own_rows
+        self._with_means = with_means
         model = twin.model
         model.reset_metrics()
         self._fresh_metrics = [np.asarray(variable.value) for variable in model.metrics_variables]
@@ -74,9 +85,9 @@ class Epoch:
     def logs(self, state: State) -> Logs:
         """Logs in the shapes of an epoch's, (L,) each."""
         results = self._results(self._fresh(state.alive.shape[0]))
+        logs = {**results, **{f"val_{name}": value for name, value in results.items()}}
         return {
-            **results,
-            **{f"val_{name}": value for name, value in results.items()},
+            **self._with_means(logs),
             "learning_rate": state.optimizer[self._rate],
             "ran": state.alive,
             "alive": state.alive,
@@ -103,6 +114,7 @@ class Epoch:
         weights, checked = self._validate(held, weights, fresh, check, checks, work)
         logs = self._results(metrics)
         logs |= {f"val_{name}": value for name, value in self._results(checked).items()}
+        logs = self._with_means(logs)
         logs["learning_rate"] = weights[2][self._rate]
         return self._judged(state, weights, logs)
 
@@ -110,12 +122,14 @@ class Epoch:
         """The lanes after an epoch, by what their controllers say of it."""
         trainable, non_trainable, optimizer = weights
         rate = logs["learning_rate"]
+        planned = self._planned(state)
         control, verdict = jax.vmap(partial(controllers.step, self._budget))(
             state.control, state.epoch, logs[self._budget.monitor], rate
         )
         finite = jnp.stack([jnp.isfinite(value) for value in logs.values()]).all(0)
         counts = state.alive & finite
-        optimizer[self._rate] = jnp.where(counts, verdict.learning_rate, rate)
+        following = jnp.where(jnp.isnan(planned), verdict.learning_rate, planned)
+        optimizer[self._rate] = jnp.where(counts, following, rate)
         kept = partial(jax.tree.map, partial(choose, verdict.improved & counts))
         epoch = state.epoch + state.alive
         alive = counts & ~verdict.stop & (epoch < self._budget.epochs)
@@ -132,6 +146,15 @@ class Epoch:
             alive,
         )
         return after, logs | {"ran": state.alive, "alive": alive}
+
+    def _planned(self, state: State) -> jax.Array:
+        """The next epoch's learning rates, (L,); NaN where the plateau's rule leads them."""
+        plans = state.numbers[:, -schedules.SIZE :]
+        # As Keras's callback, which calculates with Python's floats.
+        with jax.enable_x64(new_val=True):
+            wide, later = plans.astype(jnp.float64), state.epoch.astype(jnp.float64) + 1.0
+            rates = jax.vmap(partial(schedules.rate, xp=jnp))(wide, later).astype(plans.dtype)
+        return jnp.where(plans[:, 0] == schedules.PLATEAU, jnp.nan, rates)
 
     def _train(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
         def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:

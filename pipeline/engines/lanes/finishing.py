@@ -1,16 +1,18 @@
 """From a lane to an outcome: on a thread of its own, the trained model is saved and its predictions made."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE
+from pipeline.engines import callbacks
+from pipeline.engines.engine import MODEL_FILE
 from pipeline.engines.lanes.berth import Entry
 from pipeline.engines.lanes.predictor import Predictor
 from pipeline.engines.lanes.twin import Values
-from pipeline.metrics import class_probabilities
+from pipeline.engines.models import save_predictions
 from pipeline.values import Data, Objective, Outcome, Replay
 
 
@@ -22,10 +24,14 @@ class Finisher:
         data: whose validation rows are predicted.
         folder: where the trained models are put; it exists.
         seed: the study's.
+        keeps: of `checkpoint` and `activations`, what a trial keeps besides its model.
     """
 
-    def __init__(self, objective: Objective, data: Data, folder: Path, seed: int) -> None:
+    def __init__(
+        self, objective: Objective, data: Data, folder: Path, seed: int, keeps: Collection[str] = ()
+    ) -> None:
         self._objective, self._data, self._folder, self._seed = objective, data, folder, seed
+        self._keeps = keeps
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self._predictors: dict[str, Predictor] = {}
 
@@ -76,12 +82,22 @@ class Finisher:
             model_file=folder / MODEL_FILE,
             predictions_file=self._predict(entry, values, folder),
             replay=Replay(self._seed, entry.key.number, entry.first_epoch, lanes),
+            folder=self._keep(entry, best_epoch, folder),
         )
+
+    def _keep(self, entry: Entry, best_epoch: int, folder: Path) -> Path | None:
+        """A folder with what the trial keeps besides its model, which is saved; None for nothing."""
+        kept = folder / "kept"
+        if callbacks.CHECKPOINT in self._keeps:
+            kept.mkdir(exist_ok=True)
+            # Of the epochs before, a lane has kept nothing but the best one's weights.
+            shutil.copyfile(folder / MODEL_FILE, kept / callbacks.CHECKPOINT_FILE)
+        if callbacks.ACTIVATIONS in self._keeps:
+            row = callbacks.first_row(self._data.validation, entry.plain)
+            callbacks.save_activations({best_epoch: callbacks.activations(entry.plain, row)}, kept)
+        return kept if kept.exists() else None
 
     def _predict(self, entry: Entry, values: Values, folder: Path) -> Path | None:
         predictor = self._predictors.setdefault(entry.key.structure, Predictor(entry.twin))
-        answers = predictor.predict(values, self._data.validation)
-        if not isinstance(answers, np.ndarray):
-            return None
-        np.save(folder / PREDICTIONS_FILE, class_probabilities(answers).astype(np.float32))
-        return folder / PREDICTIONS_FILE
+        raw = predictor.predict(values, self._data.validation)
+        return save_predictions(entry.plain, raw, self._data, folder)

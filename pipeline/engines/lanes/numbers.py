@@ -213,10 +213,10 @@ def read(places: Sequence[Slot], dtype: str) -> np.ndarray[Any, Any]:
 def bound(places: Sequence[Slot], values: jax.Array) -> Iterator[None]:
     """Lane numbers in place of a twin's own while its functions are traced.
 
-    values: (slots,), of one lane.
+    values: (slots or more,), of one lane.
     """
     own = [slot.read() for slot in places]
-    for slot, value in zip(places, values, strict=True):
+    for slot, value in zip(places, values, strict=False):
         slot.write(LaneNumber(value) if slot.asked else value)
     try:
         yield

@@ -4,7 +4,7 @@ Lanes are a mesh axis: each device trains its share of them, and nothing crosses
 its own early stopping and plateau; a lane that is over goes on computing, and nothing of it counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,7 @@ class Program:
         lanes: how many; a multiple of the mesh's devices.
         mesh: one axis, `state.AXIS`.
         most_epochs: in a call.
+        with_means: adds to what an epoch logs what Keras does not log.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Program:
         lanes: int,
         mesh: Mesh,
         most_epochs: int,
+        with_means: Callable[[Logs], Logs] = dict,
     ) -> None:
         self.lanes, self.most_epochs = lanes, most_epochs
         self._twin, self._rows, self._mesh = twin, rows, mesh
@@ -77,7 +79,7 @@ class Program:
         check = min(validation_batch(batch_size), rows.check_rows)
         self._sizes = Sizes(batch, *divmod(rows.learn_rows, batch), check, *divmod(rows.check_rows, check))
         self.layout = Layout(twin, budget, lanes, mesh, own_tables=rows.own)
-        self._epoch = Epoch(twin, budget, self.layout, self._sizes, own_rows=rows.own)
+        self._epoch = Epoch(twin, budget, self.layout, self._sizes, own_rows=rows.own, with_means=with_means)
         self._tables = [] if rows.own else tables.of_model(twin.model)
         self._compiled: Any = None
 

@@ -5,6 +5,7 @@ signature's first trial counts, one gradient step of a lane is compared with Ker
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import keras
 import numpy as np
 
+from pipeline.engines import schedules
 from pipeline.engines.lanes import numbers
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
@@ -30,7 +32,7 @@ _RANDOM = ("rate", "stddev")
 
 def compare(
     program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
-) -> None:
+) -> float:
     """Does one step both ways; and with other numbers, where classes that Keras does not know have some.
 
     What a class of the user's derives from a small number would hide in the rounding of one step.
@@ -43,10 +45,13 @@ def compare(
         batch: the rows of the program's first step, as `train_step` takes them.
         orders: the row order and validation order of a call whose first step sees `batch`.
 
+    Returns:
+        The seconds that a step of the plain model takes one device.
+
     Raises:
         Refusal: they differ by more than rounding explains.
     """
-    _compare(program, twin, plain, values, batch, orders)
+    seconds = _compare(program, twin, plain, values, batch, orders)
     if numbers.of_other_classes(plain):
         try:
             other = with_large_numbers(plain)
@@ -56,11 +61,12 @@ def compare(
                 f"it cannot be made with other numbers, to compare them: {in_short(error)}"
             ) from error
         _compare(program, twin, other, others, batch, orders)
+    return seconds
 
 
 def _compare(
     program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
-) -> None:
+) -> float:
     quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
     state = lanes.start(quiet, [0], [quiet])
@@ -68,8 +74,10 @@ def _compare(
     (after,) = lanes.current(state, [0])
     with _noise_off(plain):
         step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])
-        ours, theirs = _lists(after), _lists_of(step, twin, plain, quiet, after, 0.0)
-        moved = _lists_of(step, twin, plain, quiet, after, _ROUNDING)
+        theirs, _ = _lists_of(step, twin, plain, quiet, after, 0.0)
+        # Compiled by now.
+        moved, seconds = _lists_of(step, twin, plain, quiet, after, _ROUNDING)
+    ours = _lists(after)
     before = _lists(quiet)
     names = [
         variable.path for variable in (*twin.model.trainable_variables, *twin.model.non_trainable_variables)
@@ -82,6 +90,7 @@ def _compare(
                 f"one step of its twin differs from its own: {name} by {_size(mine - its):.2g}, and rounding"
                 f" explains {allowed:.2g}"
             )
+    return seconds
 
 
 def _lists(values: Values) -> list[Array]:
@@ -93,8 +102,8 @@ def _lists(values: Values) -> list[Array]:
 
 def _lists_of(
     step: Any, twin: Twin, plain: keras.Model, values: Values, missing: Values, moved: float
-) -> list[Array]:
-    """The plain model's variables after one step from a lane's values, in the twin's order.
+) -> tuple[list[Array], float]:
+    """The plain model's variables after one step from a lane's values, in the twin's order, and its seconds.
 
     missing: in place of those that only the twin has, such as the velocity of a momentum that is zero.
     """
@@ -105,8 +114,11 @@ def _lists_of(
     ]
     plain.reset_metrics()
     metrics = [variable.value for variable in plain.metrics_variables]
-    after = step(trainable, (non_trainable, optimizer, metrics))
-    return _lists(twin.from_plain(after, missing, plain))
+    state = jax.device_put((trainable, (non_trainable, optimizer, metrics)))
+    began = time.perf_counter()
+    after = jax.block_until_ready(step(*state))
+    seconds = time.perf_counter() - began
+    return _lists(twin.from_plain(after, missing, plain)), seconds
 
 
 def _given(batch: Batch) -> Any:
@@ -119,18 +131,22 @@ def _size(difference: Array) -> float:
 
 def _without_noise(twin: Twin, values: Values) -> Values:
     """The lane with every rate of a random layer at zero: its bits are not Keras's, so masks would differ."""
-    off = [_random_slot(slot.name) for slot in twin.slots]
-    return values._replace(numbers=np.where(off, 0, values.numbers).astype(values.numbers.dtype))
+    off = [place for place, slot in enumerate(twin.slots) if _random_slot(slot.name)]
+    quiet = values.numbers.copy()
+    quiet[off] = 0
+    return values._replace(numbers=quiet)
 
 
 def _with_rate(values: Values, twin: Twin) -> Values:
-    """With a learning rate that makes a difference in one step."""
+    """With a learning rate that makes a difference in one step, and no plan that changes it after."""
     rates = [variable is twin.model.optimizer._learning_rate for variable in twin.model.optimizer.variables]
     optimizer = [
         np.full_like(value, _RATE) if is_rate else value
         for value, is_rate in zip(values.optimizer, rates, strict=True)
     ]
-    return values._replace(optimizer=optimizer)
+    unplanned = values.numbers.copy()
+    unplanned[-schedules.SIZE] = schedules.PLATEAU
+    return values._replace(optimizer=optimizer, numbers=unplanned)
 
 
 def _random_slot(name: str) -> bool:

@@ -101,6 +101,20 @@ def pays(program: Program, values: Values, fewer: int, epochs: int, seconds: flo
     return idle > 0 and idle * epochs * program.steps * _lane_step(program, values) > _PAYS * seconds
 
 
+def loses(program: Program, values: Values, plain: float) -> str:
+    """Why lanes would be the slower way to train a model; empty where they are not.
+
+    plain: seconds that a step of the model takes `model.fit`, which trains one at a time.
+    """
+    lane = _lane_step(program, values)
+    if lane <= plain:
+        return ""
+    return (
+        f"lanes would take {lane * 1e3:.3g} ms a step for each trial here, and model.fit takes"
+        f" {plain * 1e3:.3g} ms"
+    )
+
+
 def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:
     """The first program that fits the memory, its lanes, and how long it took to compile."""
     while True:

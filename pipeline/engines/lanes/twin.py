@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from pipeline.engines import schedules
 from pipeline.engines.lanes import lowering, noise, numbers, signature, tables
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.seeds import derived
-from pipeline.values import Array
+from pipeline.values import Array, Settings
 
 Batch = tuple[Any, Any, Any]
 """Inputs, targets and row weights (or None), as Keras's train_step takes them."""
@@ -25,7 +26,8 @@ Batch = tuple[Any, Any, Any]
 class Values(NamedTuple):
     """What a lane starts with, or ends with: one array for each variable of the twin, in its order.
 
-    numbers: (slots,). tables: the arrays of `tables.of_model`.
+    numbers: (slots + schedules.SIZE,), the lane numbers and the learning rate's plan. tables: the arrays of
+    `tables.of_model`.
     """
 
     trainable: list[Array]
@@ -64,10 +66,17 @@ class Twin:
         # Held while one of its functions is traced: only one lane at a time can lend it its numbers.
         self.lock = threading.RLock()
 
-    def values(self, plain: keras.Model, batch: Batch, seed: int) -> Values:
+    def values(
+        self, plain: keras.Model, batch: Batch, seed: int, settings: Settings | None = None, epochs: int = 1
+    ) -> Values:
         """What the lane of another model of the same signature starts with.
 
-        seed: drives what the plain model has no seed for, such as a dropout whose rate is zero.
+        Args:
+            plain: the model.
+            batch: a few rows.
+            seed: drives what the plain model has no seed for, such as a dropout whose rate is zero.
+            settings: of the learning rate's plan; without them there is none.
+            epochs: of the training, at most.
 
         Raises:
             Refusal: the models differ after all.
@@ -89,7 +98,13 @@ class Twin:
             [value(variable) for variable in self.model.trainable_variables],
             [value(variable) for variable in self.model.non_trainable_variables],
             [np.asarray(variable.value) for variable in _lane_optimizer(plain).variables],
-            numbers.read(slots, keras.config.floatx()),
+            np.concatenate(
+                [
+                    numbers.read(slots, keras.config.floatx()),
+                    schedules.plan(settings or {}, float(plain.optimizer.learning_rate), epochs),
+                ],
+                dtype=keras.config.floatx(),
+            ),
             tables.of_model(plain),
         )
 

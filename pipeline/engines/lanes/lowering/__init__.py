@@ -1,7 +1,7 @@
 """Layers of a twin in the form that is fastest under `vmap`, measured where it runs.
 
-These are convolutions, maximum pooling, and chains from a convolution to a pooling. On a CPU batch
-normalisation gets a form of its own too, unmeasured: it takes fewer passes.
+These are convolutions, of word vectors too, maximum pooling, and chains from a convolution to a pooling. On a
+CPU batch normalisation gets a form of its own too, unmeasured: it takes fewer passes.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from pipeline.engines.lanes.lowering import chains, choice, convolutions, normalization, pools
+from pipeline.engines.lanes.lowering import chains, choice, convolutions, embeddings, normalization, pools
 from pipeline.engines.lanes.lowering.windows import Form, Window
 
 # Of these very types: a subclass may do something else.
@@ -41,11 +41,13 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
         lanes: on one device.
 
     Returns:
-        The names of each layer and of its form; a chain goes by the name of its pooling.
+        The names of each layer and of its form; a chain goes by the name of its pooling, a convolution of
+        word vectors by that of its Embedding.
     """
     device = jax.local_devices()[0]
     chosen: list[tuple[str, str]] = []
     alone: dict[int, Form] = {}
+    joined: set[int] = set()
 
     def choose(layer: Any, case: choice.Case | None, forms: Mapping[str, Form]) -> str:
         name = choice.prescribed(forms)
@@ -64,8 +66,19 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
         shared = kind in _CONVOLUTIONS and _is_shared(inputs, model)
         return choice.Case(kind, _window(layer), rows_and_sizes, shapes, layer.compute_dtype, lanes, shared)
 
+    for pair in embeddings.found(model):
+        if embeddings.worth(pair, batch_rows) and _is_shared(pair.words, model, unknown=True):
+            convolution, words = pair.convolution, _case_of_words(pair, batch_rows, lanes)
+            likeliest = next(iter(_forms(convolution, "full", device.platform, model).values()))
+            if choose(pair.embedding, words, embeddings.forms(likeliest)) == "lookups":
+                operation = partial(embeddings.joined, window=_window(convolution), pair=pair)
+                convolution.call = _call(convolution, "full", operation)
+                pair.embedding.call = embeddings.passing(pair)
+                joined.add(id(convolution))
     for layer in model._flatten_layers(include_self=False):
         kind = _KINDS.get(type(layer))
+        if id(layer) in joined:
+            continue
         if kind is not None and layer.data_format == "channels_last":
             kind = "grouped" if getattr(layer, "groups", 1) > 1 else kind
             forms = _forms(layer, kind, device.platform, model)
@@ -76,6 +89,8 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
             layer.call = normalization.call(layer)
     for chain in chains.found(model):
         convolution, pool = chain.convolution, chain.pool
+        if id(convolution) in joined:
+            continue
         case = case_of(convolution, "full")
         forms = chains.forms(chain, (alone[id(convolution)], alone.get(id(pool), pools.average)))
         name = choose(pool, case and choice.of_chain(case, chain.kind, chain.sides), forms)
@@ -84,6 +99,14 @@ def install(model: keras.Model, *, batch_rows: int = 32, lanes: int = 4) -> list
             convolution.call = _call(convolution, "full", operation)
             pool.call = chains.pooling(chain, name)
     return chosen
+
+
+def _case_of_words(pair: embeddings.Pair, batch_rows: int, lanes: int) -> choice.Case:
+    convolution, vocabulary = pair.convolution, pair.embedding.input_dim
+    sizes, kernel = (batch_rows, pair.words.shape[1]), tuple(convolution.kernel.shape)
+    shapes, dtype = ((vocabulary, kernel[1]), kernel), convolution.compute_dtype
+    window = _window(convolution)
+    return choice.Case("words", window, sizes, shapes, dtype, lanes, shared=True, words=vocabulary)
 
 
 def _forms(layer: Any, kind: str, platform: str, model: Any) -> Mapping[str, Form]:

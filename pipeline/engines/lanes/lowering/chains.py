@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from pipeline.engines.lanes.lowering import convolutions, pools
+from pipeline.engines.lanes.lowering import convolutions, graph, pools
 from pipeline.engines.lanes.lowering.windows import Form, Window
 
 _layers, _activations = keras.layers, keras.activations
@@ -65,33 +65,21 @@ class Chain:
 
 def found(model: Any) -> Iterator[Chain]:
     """The model's chains: each convolution is followed by layers that nothing else uses, then by pooling."""
-    parts = model._flatten_layers(include_self=True)
-    outputs = {id(output) for part in parts if isinstance(part, keras.Model) for output in part.outputs}
+    outputs = graph.outputs(model)
     for pool in model._flatten_layers(include_self=False):
         kind = "average" if type(pool) in _AVERAGES else "maximum" if type(pool) in _MAXIMA else ""
         if not kind or pool.data_format != "channels_last" or len(pool._inbound_nodes) != 1:
             continue
-        convolution = _before(pool)
-        while _fits_between(convolution) and _only_feeds_one(convolution, outputs):
-            convolution = _before(convolution)
-        if _starts(convolution) and _only_feeds_one(convolution, outputs):
+        convolution = graph.before(pool)
+        while _fits_between(convolution) and graph.only_feeds_one(convolution, outputs):
+            convolution = graph.before(convolution)
+        if _starts(convolution) and graph.only_feeds_one(convolution, outputs):
             space, sides = convolution.output.shape[1:-1], tuple(pool.pool_size)
             strides = pool.strides if isinstance(pool.strides, tuple | list) else [pool.strides] * len(sides)
             whole = all(size % side == 0 for size, side in zip(space, sides, strict=True))
             if whole and tuple(strides) == sides and math.prod(sides) > 1:
                 steps = tuple(size // side for size, side in zip(space, sides, strict=True))
                 yield Chain(convolution, pool, kind, sides, steps)
-
-
-def _before(layer: Any) -> Any:
-    """What feeds a layer that is called once, on one tensor."""
-    return layer.input._keras_history.operation
-
-
-def _only_feeds_one(layer: Any, outputs: set[int]) -> bool:
-    """Whether it is called once, and one other layer alone uses what it gives."""
-    once = len(layer._inbound_nodes) == len(layer._outbound_nodes) == 1
-    return once and id(layer.output) not in outputs
 
 
 def _starts(layer: Any) -> bool:

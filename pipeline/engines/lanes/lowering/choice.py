@@ -6,6 +6,7 @@ What it found is remembered, in the process and in a file beside the compiled pr
 
 import contextlib
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -32,8 +33,10 @@ _REPEATS = 5
 _HOPELESS = 2.0
 # A form must be this much faster than one that is named before it, so that noise does not choose.
 _GAIN = 0.95
-# On a CPU time grows with the rows and the lanes; more of them would only measure longer.
+# On a CPU time grows with the rows and the lanes; more of them would only measure longer. Large layers have
+# even fewer rows, by the multiplications of a step: the slowest forms do a billion or so in a second.
 _MOST_CPU_ROWS, _MOST_CPU_LANES = 64, 4
+_LEAST_CPU_ROWS, _MOST_CPU_WORK = 8, 2**30
 
 _lock = threading.Lock()
 _known: dict[str, str] = {}
@@ -46,11 +49,12 @@ class Case:
     Attributes:
         kind: of layer.
         window: of the layer.
-        inputs: (rows, *space, channels).
-        kernels: the shape of each.
+        inputs: (rows, *space, channels), or (rows, length) of words.
+        kernels: the shape of each; with words, first that of their table.
         dtype: of all of them.
         lanes: on one device.
         shared: whether the lanes have the same inputs, and no gradient of them is needed.
+        words: how many there are, where inputs are their numbers; else 0.
     """
 
     kind: str
@@ -60,6 +64,7 @@ class Case:
     dtype: str
     lanes: int
     shared: bool
+    words: int = 0
 
 
 def prescribed(forms: Mapping[str, Form]) -> str | None:
@@ -100,10 +105,25 @@ def forget() -> None:
 
 def _rounded(case: Case, platform: str) -> Case:
     """A case that stands for those like it: rows and lanes are powers of two, few of them on a CPU."""
-    rows, lanes = (1 << (number - 1).bit_length() for number in (case.inputs[0], case.lanes))
+    before = case.inputs[0]
+    rows, lanes = (1 << (number - 1).bit_length() for number in (before, case.lanes))
     if platform == "cpu":
-        rows, lanes = min(rows, _MOST_CPU_ROWS), min(lanes, _MOST_CPU_LANES)
-    return replace(case, inputs=(rows, *case.inputs[1:]), lanes=lanes)
+        lanes = min(lanes, _MOST_CPU_LANES)
+        rows = min(rows, _MOST_CPU_ROWS)
+        while rows > _LEAST_CPU_ROWS and rows * lanes * _work(case) > _MOST_CPU_WORK:
+            rows //= 2
+    case = replace(case, inputs=(rows, *case.inputs[1:]), lanes=lanes)
+    if not case.words:
+        return case
+    # What a table saves depends on how many words of a batch share one of its rows.
+    words = -(-case.words * rows // before)
+    return replace(case, words=words, kernels=((words, *case.kernels[0][1:]), *case.kernels[1:]))
+
+
+def _work(case: Case) -> int:
+    """Multiplications that a row takes in one lane, forward, at a stride of one."""
+    places = math.prod(case.inputs[1:] if case.words else case.inputs[1:-1])
+    return places * sum(math.prod(kernel) for kernel in case.kernels[bool(case.words) :])
 
 
 def _measured(case: Case, forms: Mapping[str, Form], device: Any) -> str:
@@ -140,6 +160,9 @@ def _arrays(case: Case, device: Any) -> tuple[list[jax.Array], jax.Array]:
         return jax.device_put(jnp.asarray(numbers, case.dtype), device)
 
     kernels = [made((*shape[:-1], case.lanes, shape[-1])) for shape in case.kernels]
+    if case.words:
+        words = rng.integers(0, case.words, case.inputs, dtype=np.int32)
+        return kernels, jax.device_put(jnp.asarray(words), device)
     return kernels, made(case.inputs if case.shared else (case.lanes, *case.inputs))
 
 

@@ -1,0 +1,1 @@
+"""What each technique is worth on a task: trained with and without it, from the same seeds."""

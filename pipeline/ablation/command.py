@@ -1,0 +1,261 @@
+"""The command `ablate`: trains all arms from the same seeds, scores them once, and says what differs."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import evaluation, loop, storage
+from pipeline import space as spaces
+from pipeline import study_opening as studies
+from pipeline.ablation import differences, page, plan
+from pipeline.ablation.differences import Difference
+from pipeline.ablation.plan import Arm, Group
+from pipeline.engines import choice
+from pipeline.engines.choice import Order
+from pipeline.engines.engine import Event
+from pipeline.errors import RunError, UserError
+from pipeline.progress import ProgressLine
+from pipeline.provenance import record_program
+from pipeline.report.page import as_text
+from pipeline.secrets import redacted
+from pipeline.seeds import derived
+from pipeline.space import Space
+from pipeline.tasks import find
+from pipeline.tasks.task import Task
+from pipeline.tracking.apart import opened_writer
+from pipeline.tracking.connection import connect
+from pipeline.tracking.parent import ENGINE, TASK, Parent, ending, open_parent
+from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, SEED, Recorder
+from pipeline.values import Candidate, Data, Metric, Outcome, Progress, Settings
+
+ABLATION, ARM, REPEAT = "pipeline.ablation", "pipeline.arm", "pipeline.repeat"
+"""Tags: on the parent the task; on a child run the arm, and the number of the seed that its pairs share."""
+
+_TITLE = "What each technique is worth"
+
+
+@dataclass
+class _Training:
+    """One arm from one seed. names: of the arms with these settings, in all groups."""
+
+    number: int
+    settings: Settings
+    repeat: int
+    seed: int
+    names: list[str]
+    model: Path | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Groups that are trained on the same rows for as long."""
+
+    groups: tuple[Group, ...]
+    space: Space
+    data: Data
+    trainings: list[_Training]
+
+
+def ablate(asked: Mapping[str, Any]) -> list[Difference]:
+    """Trains every arm from every seed, scores all on the test rows, and records what differs.
+
+    Raises:
+        UserError: before the first training.
+        RunError: MLflow cannot be written any more, or no training completed.
+    """
+    task = find(asked["task"])
+    file = Path(asked["space"]) if asked["space"] else spaces.file_of(asked["task"])
+    space = spaces.read(file, task.parameters, task.metrics)
+    stages = list(_stages(asked, task, space, plan.groups(space, _champion(asked, task))))
+    if not stages:
+        raise UserError(f"{file} [baseline]: an ablation needs a baseline, comparisons, or a study=")
+    parent = open_parent(connect(), f"{task.name} ablation", task.name, "")
+    with ending(parent), tempfile.TemporaryDirectory(prefix="regatta-") as folder:
+        _record_start(parent, asked, task, stages)
+        for stage in stages:
+            _train(asked, task, stage, parent, Path(folder))
+        # After every training of every stage: nothing that is trained can follow from a score.
+        for stage in stages:
+            _score(task, stage)
+        return _close(parent, task, space, stages, Path(folder))
+
+
+def _champion(asked: Mapping[str, Any], task: Task) -> Settings | None:
+    """The settings of a study's best trial but the baseline; None if no study was asked for or is there."""
+    name, url = asked["study"] or task.name, asked["storage"] or ""
+    if not asked["study"] and not url and not storage.home(name).exists():
+        return None
+    storage.check_there(url, name)
+    with storage.connected(url, name) as store:
+        best = studies.best_settings(name, store, task.name)
+    if best is None:
+        return None
+    # Settings that came after the study have their defaults.
+    return {**{parameter.name: parameter.default for parameter in task.parameters}, **best}
+
+
+def _stages(
+    asked: Mapping[str, Any], task: Task, space: Space, groups: tuple[Group, ...]
+) -> Iterator[_Stage]:
+    kinds = [(group.size or asked["size"], group.epochs or asked["epochs"]) for group in groups]
+    number = 0
+    for kind in dict.fromkeys(kinds):
+        own = tuple(group for group, its in zip(groups, kinds, strict=True) if its == kind)
+        trainings: list[_Training] = []
+        for settings, names in _distinct(own):
+            for repeat in range(asked["seeds"]):
+                seed = derived(asked["seed"], repeat)
+                trainings.append(_Training(number, settings, repeat, seed, names))
+                number += 1
+        yield _Stage(own, space.with_epochs(kind[1]), task.load(kind[0]), trainings)
+
+
+def _distinct(groups: tuple[Group, ...]) -> Iterator[tuple[Settings, list[str]]]:
+    """Each settings once, with the arms that have them."""
+    found: list[tuple[Settings, list[str]]] = []
+    for group in groups:
+        for arm in group.arms:
+            names = next((names for settings, names in found if settings == arm.settings), None)
+            if names is None:
+                names = []
+                found.append((arm.settings, names))
+            names.append(_key(group, arm))
+    yield from found
+
+
+def _key(group: Group, arm: Arm) -> str:
+    return f"{group.name}: {arm.name}"
+
+
+def _train(asked: Mapping[str, Any], task: Task, stage: _Stage, parent: Parent, folder: Path) -> None:
+    by_number = {training.number: training for training in stage.trainings}
+    waiting = list(stage.trainings)
+    progress = ProgressLine(stage.space.objective, len(waiting), 0, None)
+    progress.say(_greeting(task, stage, parent, asked))
+    order = Order(
+        asked["engine"],
+        task.build,
+        (stage.data,),
+        None,
+        stage.space.budget,
+        stage.space.objective,
+        asked["lanes"],
+        asked["seed"],
+        len(waiting),
+    )
+    with (
+        opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
+        choice.opened(order) as engine,
+        contextlib.closing(Recorder(parent, 1, apart)) as recorder,
+    ):
+
+        def ask() -> Candidate | None:
+            if not waiting:
+                return None
+            training = waiting.pop(0)
+            tags = {ARM: training.names[0], REPEAT: str(training.repeat), SEED: str(training.seed)}
+            recorder.start(
+                training.number, f"{training.names[0]}, seed {training.repeat}", training.settings, tags
+            )
+            return Candidate(training.number, training.seed, training.settings)
+
+        def handle(event: Event) -> bool:
+            if isinstance(event, Progress):
+                recorder.epoch(event)
+                progress.epoch(event)
+            elif isinstance(event, Outcome):
+                _end(event, by_number[event.number], recorder, progress, folder)
+            return isinstance(event, Outcome)
+
+        def interrupt(number: int, reason: str) -> None:
+            recorder.end(number, KILLED, reason=reason)
+
+        try:
+            loop.drive(engine, ask, handle, interrupt)
+        finally:
+            progress.close()
+
+
+def _end(
+    outcome: Outcome, training: _Training, recorder: Recorder, progress: ProgressLine, folder: Path
+) -> None:
+    if outcome.failure or outcome.model_file is None:
+        recorder.end(outcome.number, FAILED, reason=outcome.failure, detail=outcome.detail)
+        progress.trial(outcome.number, f"failed: {outcome.failure}", None)
+        return
+    training.model = folder / f"{outcome.number}.keras"
+    shutil.move(outcome.model_file, training.model)
+    recorder.end(
+        outcome.number, FINISHED, metrics={"best_epoch": outcome.best_epoch, "epochs": outcome.epochs}
+    )
+    progress.trial(outcome.number, f"{training.names[0]}, seed {training.repeat}", outcome.value)
+
+
+def _score(task: Task, stage: _Stage) -> None:
+    """Scores every model of a stage on its test rows; models of equal settings share what is compiled."""
+    trained = [training for training in stage.trainings if training.model]
+    files: dict[str, list[Path]] = {}
+    for training in trained:
+        files.setdefault(training.names[0], []).append(training.model or Path())
+    scores = iter(evaluation.values_of(stage.data, list(files.values()), task.metrics))
+    for name in files:
+        for training, found in zip(
+            [training for training in trained if training.names[0] == name], next(scores), strict=True
+        ):
+            training.scores = found
+
+
+def _close(parent: Parent, task: Task, space: Space, stages: list[_Stage], folder: Path) -> list[Difference]:
+    shown = _shown_metrics(task, space)
+    found: dict[str, list[Difference]] = {}
+    for stage in stages:
+        for group in stage.groups:
+            scores = {
+                arm.name: {
+                    training.repeat: training.scores
+                    for training in stage.trainings
+                    if _key(group, arm) in training.names and training.scores
+                }
+                for arm in group.arms
+            }
+            found[group.name] = differences.of_group(group, scores, [metric.name for metric in task.metrics])
+    every = [difference for group in found.values() for difference in group]
+    if not every:
+        raise RunError("no two arms have a seed that both finished with, so there is nothing to compare")
+    parent.metrics(page.as_metrics(found))
+    parent.text(page.as_csv(found), "ablation.csv")
+    for file in page.draw(folder, f"{_TITLE}: {task.name}", found, shown):
+        parent.file(file, None if file.suffix == ".html" else "plots")
+    for name, rows in found.items():
+        print(f"\n{name}\n{as_text(page.table(rows, shown))}")
+    print(f"\nMLflow run {parent.run_id}: ablation.csv, ablation.html", flush=True)
+    return every
+
+
+def _shown_metrics(task: Task, space: Space) -> list[Metric]:
+    """The objective's, and accuracy beside it."""
+    names = [space.objective.metric.removeprefix("val_"), "accuracy"]
+    return [metric for metric in task.metrics if metric.name in names] or [task.metrics[-1]]
+
+
+def _record_start(parent: Parent, asked: Mapping[str, Any], task: Task, stages: list[_Stage]) -> None:
+    parent.tag({ABLATION: task.name, TASK: task.name, ENGINE: choice.name_of(asked["engine"])})
+    record_program(parent)
+    parent.params({"ablation.seeds": str(asked["seeds"]), "ablation.size": str(asked["size"])})
+    for stage in stages:
+        parent.data(stage.data)
+    parent.text(stages[0].space.text, f"search_space/{stages[0].space.file.name}")
+
+
+def _greeting(task: Task, stage: _Stage, parent: Parent, asked: Mapping[str, Any]) -> str:
+    names = ", ".join(group.name for group in stage.groups)
+    return (
+        f"ablation of {task.name}: {names} | {len(stage.trainings)} trainings, {asked['seeds']} seeds each,"
+        f" {stage.data.train.rows} rows, up to {stage.space.budget.epochs} epochs\n"
+        f"engine {choice.described(asked['engine'])} | MLflow {redacted(parent.store)}, run {parent.run_id}"
+    )

@@ -1,0 +1,154 @@
+"""What an ablation trains: arms that differ in one technique each, and which is compared with which."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+
+from pipeline.space import Space
+from pipeline.values import Setting, Settings, Size
+
+BASELINE, CHAMPION = "baseline", "champion"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A technique that a setting switches.
+
+    on: its usual value. off: the value without it; None for the baseline's. needs: a setting that must be
+    true for it to mean anything.
+    """
+
+    name: str
+    setting: str
+    on: Setting
+    off: Setting | None
+    needs: str = ""
+
+    def is_on(self, settings: Settings) -> bool:
+        """Whether a model with these settings has it."""
+        if not settings.get(f"{self.setting}_on", True) or not settings.get(self.needs, True):
+            return False
+        value = settings[self.setting]
+        return value == self.on if self.off is None or isinstance(self.on, str) else value != self.off
+
+    def added(self, settings: Settings, value: Setting) -> Settings:
+        """The settings with it, at that value."""
+        switch = f"{self.setting}_on"
+        return {**settings, self.setting: value, **({switch: True} if switch in settings else {})}
+
+    def taken(self, settings: Settings, baseline: Settings) -> Settings:
+        """The settings without it."""
+        return {**settings, self.setting: baseline[self.setting] if self.off is None else self.off}
+
+
+TECHNIQUES = (
+    Technique("batch_normalization", "batch_normalization", on=True, off=False),
+    Technique(
+        "normalization_before_activation",
+        "bn_position",
+        on="before",
+        off="after",
+        needs="batch_normalization",
+    ),
+    Technique("dropout", "dropout", on=0.3, off=0.0),
+    Technique("l1", "l1", on=1e-5, off=0.0),
+    Technique("l2", "l2", on=1e-4, off=0.0),
+    Technique("activity_l1", "activity_l1", on=1e-5, off=0.0),
+    Technique("max_norm", "max_norm", on=3.0, off="none"),
+    Technique("plateau", "schedule", on="plateau", off="constant"),
+    Technique("cosine_schedule", "schedule", on="cosine", off="plateau"),
+    Technique("adamw", "optimizer", on="adamw", off=None),
+    Technique("he_initializer", "initializer", on="he_normal", off=None),
+    Technique("shuffle", "shuffle", on=True, off=False),
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train. against: the name of the arm in its group that it is compared with, or empty."""
+
+    name: str
+    settings: Settings
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Arms that are compared with each other, trained on the same rows for as long.
+
+    size, epochs: of the data and of a training, where the command's do not count.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    size: Size | None = None
+    epochs: int | None = None
+
+
+def groups(space: Space, champion: Settings | None) -> tuple[Group, ...]:
+    """What to train: the file's own comparisons, one added to the baseline, one taken from the champion.
+
+    Args:
+        space: of the task.
+        champion: a study's best settings, if there is one.
+    """
+    found = [
+        Group(
+            comparison.name,
+            tuple(_chain(comparison.arms, {name: _published(space, name) for name in comparison.arms})),
+            comparison.size,
+            comparison.epochs,
+        )
+        for comparison in space.comparisons
+    ]
+    baseline = space.published(space.baseline or {})
+    known = [technique for technique in TECHNIQUES if technique.setting in baseline]
+    if space.baseline is not None:
+        found.append(Group("added to the baseline", tuple(_added(baseline, known, space, champion))))
+    if champion is not None:
+        found.append(Group("taken from the champion", tuple(_taken(champion, baseline, known))))
+    return tuple(found)
+
+
+def _published(space: Space, name: str) -> Settings:
+    settings = space.baseline if name == BASELINE else space.variants[name]
+    return space.published(settings or {})
+
+
+def _chain(names: tuple[str, ...], settings: Mapping[str, Settings]) -> Iterator[Arm]:
+    """Each against the one before it."""
+    yield Arm(names[0], settings[names[0]])
+    for before, name in pairwise(names):
+        yield Arm(name, settings[name], before)
+
+
+def _added(
+    baseline: Settings, known: list[Technique], space: Space, champion: Settings | None
+) -> Iterator[Arm]:
+    yield Arm(BASELINE, baseline)
+    for technique in known:
+        if not technique.is_on(baseline) and baseline.get(technique.needs, True):
+            value = _value(technique, space.searched.get(technique.setting), champion)
+            yield Arm(f"{BASELINE} + {technique.name}", technique.added(baseline, value), BASELINE)
+
+
+def _taken(champion: Settings, baseline: Settings, known: list[Technique]) -> Iterator[Arm]:
+    yield Arm(CHAMPION, champion)
+    for technique in known:
+        without = technique.taken(champion, baseline)
+        if technique.is_on(champion) and without != champion:
+            yield Arm(f"{CHAMPION} - {technique.name}", without, CHAMPION)
+
+
+def _value(technique: Technique, searched: BaseDistribution | None, champion: Settings | None) -> Setting:
+    """The champion's number, or the middle of the searched range, or the usual one."""
+    if not isinstance(technique.on, float):
+        return technique.on
+    if champion is not None and technique.is_on(champion):
+        return champion[technique.setting]
+    if isinstance(searched, FloatDistribution | IntDistribution):
+        low, high = searched.low, searched.high
+        return float((low * high) ** 0.5 if searched.log else (low + high) / 2)
+    return technique.on

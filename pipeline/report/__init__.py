@@ -1,0 +1,1 @@
+"""Reports: pages that open anywhere, with their pictures inside."""
