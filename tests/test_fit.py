@@ -15,12 +15,13 @@ from pipeline.datasets import splits
 from pipeline.engines import rows
 from pipeline.engines.engine import Event
 from pipeline.engines.fit import FitEngine
-from pipeline.metrics import score
+from pipeline.metrics import score, score_of
 from pipeline.values import (
     Budget,
     Candidate,
     Data,
     FoldScore,
+    Metric,
     Objective,
     Outcome,
     Progress,
@@ -403,6 +404,30 @@ def test_inputs_and_outputs_go_by_name_and_leave_no_predictions(
     answers = saved.predict(dict(named.validation.inputs), verbose=0)
     first, kind = sorted((answer.shape for answer in keras.tree.flatten(answers)), key=lambda s: s[1])
     assert (first, kind) == ((24, 1), (24, 3))
+
+
+def test_outputs_that_the_data_name_leave_predictions_and_fixed_means(data: Data, folder: Path) -> None:
+    named = replace(by_name(data), classes=(), outputs={"kind": ("a", "b", "c"), "first": ("no", "yes")})
+    mean = ("mean", (("kind_accuracy", 0.75), ("first_accuracy", 0.25)))
+    objective = Objective("val_mean", "maximize", (mean,))
+    events = train(
+        named, folder, build=_two_by_two(dict), objective=objective, monitor="val_mean", mode="max", epochs=3
+    )
+    for prefix in ("", "val_"):
+        kind, first = (np.array(curve(events, f"{prefix}{name}_accuracy")) for name in ("kind", "first"))
+        np.testing.assert_allclose(curve(events, f"{prefix}mean"), 0.75 * kind + 0.25 * first, rtol=1e-12)
+    outcome = events[-1]
+    assert isinstance(outcome, Outcome)
+    # Keras's early stopping watched the mean, too.
+    assert outcome.best_epoch == int(np.argmax(curve(events, "val_mean")))
+    assert outcome.value == max(curve(events, "val_mean"))
+    kept, model = np.load(outcome.predictions_file), keras.models.load_model(outcome.model_file)
+    answers = model.predict(dict(named.validation.inputs), verbose=0)
+    np.testing.assert_allclose(kept["kind"], answers["kind"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(kept["first"][:, 1:], answers["first"], rtol=1e-5, atol=1e-6)
+    metric = Metric("kind_accuracy", "maximize", "kind")
+    of_best = curve(events, "val_kind_accuracy")[outcome.best_epoch]
+    assert score_of(metric, named.validation.targets, kept) == pytest.approx(of_best, abs=1e-6)
 
 
 def test_inputs_by_name_and_one_output_leave_predictions(data: Data, folder: Path) -> None:

@@ -25,7 +25,7 @@ def test_in_a_process_on_jax(file: str, cache: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("file", FILES)
 def test_slow_ones_in_a_process_on_jax(file: str, cache: Path) -> None:
     run(file, cache, "slow")

@@ -355,7 +355,7 @@ def test_a_space_without_a_range_is_refused() -> None:
 
 def test_a_space_without_a_range_is_told_beside_a_fault_of_another_table() -> None:
     assert faults_of(space="l2 = 0.1", rest="[bugdet]") == [
-        "[bugdet]: unknown table; the tables are space, budget, objective, baseline, variants",
+        "[bugdet]: unknown table; the tables are space, budget, objective, baseline, variants, comparisons",
         "[space]: nothing is searched; give at least one range or list of choices",
     ]
 

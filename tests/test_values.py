@@ -159,3 +159,66 @@ def test_a_fold_numbers_as_many_rows_as_its_splits_have(learn: int, check: int) 
     fold = Fold(np.arange(learn), np.arange(check))
     with pytest.raises(ValueError, match=rf"the fold numbers \({learn}, {check}\) rows, but .* \(4, 2\)"):
         Data("d", "made up", ("a", "b"), plain(4), plain(2), SealedSplit(plain(1)), {}, fold)
+
+
+class TestMoments:
+    PICTURES = np.random.default_rng(0).integers(0, 256, (5, 3, 2, 4)).astype(np.uint8)
+
+    def test_they_are_those_of_each_last_axis_in_float64(self):
+        split = Split(self.PICTURES, np.zeros(5))
+        flat = self.PICTURES.reshape(-1, 4).astype(np.float64)
+        mean, variance = split.moments
+        low, high = split.extremes
+        assert {part.dtype for part in (mean, variance, low, high)} == {np.dtype(np.float64)}
+        np.testing.assert_allclose(mean, flat.mean(axis=0), rtol=1e-14)
+        np.testing.assert_allclose(variance, flat.var(axis=0), rtol=1e-14)
+        np.testing.assert_array_equal(low, flat.min(axis=0))
+        np.testing.assert_array_equal(high, flat.max(axis=0))
+
+    def test_float32_rows_are_added_in_float64(self):
+        rows = np.full((100_000, 1), 0.1, np.float32)
+        mean, variance = Split(rows, np.zeros(len(rows))).moments
+        # As a sum of float32 numbers it would be off by 1e-4 or so.
+        assert mean[0] == pytest.approx(float(rows[0, 0]), rel=1e-12)
+        assert variance[0] < 1e-20
+
+    def test_those_of_taken_rows_are_their_own(self):
+        split = Split(np.arange(6.0)[:, None], np.zeros(6))
+        assert split.moments[0] == 2.5
+        assert split.take(np.array([0, 1])).moments[0] == 0.5
+        assert split.take(np.array([0, 5])).extremes[1] == 5.0
+
+    def test_several_inputs_have_none(self):
+        for part in ("moments", "extremes"):
+            with pytest.raises(TypeError, match="one input is needed"):
+                getattr(named(), part)
+
+
+class TestOutputs:
+    def data(self, classes: tuple[str, ...], outputs: dict[str, tuple[str, ...]]) -> Data:
+        return Data("d", "made up", classes, plain(4), plain(2), SealedSplit(plain(1)), {}, outputs=outputs)
+
+    @pytest.mark.parametrize(
+        ("classes", "outputs"),
+        [
+            (("a", "b"), {}),
+            ((), {"age": ()}),
+            ((), {"age": (), "kind": ("a", "b", "c"), "side": ("left", "right")}),
+        ],
+    )
+    def test_one_output_has_classes_and_several_have_their_own_or_are_numbers(self, classes, outputs):
+        data = self.data(classes, outputs)
+        assert (data.classes, data.outputs) == (classes, outputs)
+
+    @pytest.mark.parametrize(
+        ("classes", "outputs", "message"),
+        [
+            ((), {}, "at least two classes are needed, but classes = "),
+            (("a",), {}, "at least two classes are needed, but classes = "),
+            (("a", "b"), {"kind": ("a", "b")}, "its outputs have their own classes, but classes = "),
+            ((), {"age": (), "kind": ("a",)}, "at least two classes are needed, but the classes of kind = "),
+        ],
+    )
+    def test_anything_else_is_an_error(self, classes, outputs, message):
+        with pytest.raises(ValueError, match=message):
+            self.data(classes, outputs)

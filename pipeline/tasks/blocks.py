@@ -41,13 +41,15 @@ def kernel(settings: Settings, axis: int | list[int] = 0) -> dict[str, Any]:
 
 
 def hidden(
-    make: Callable[..., keras.layers.Layer], settings: Settings, **own: Any
+    make: Callable[..., keras.layers.Layer], settings: Settings, *, normalised: bool = True, **own: Any
 ) -> list[keras.layers.Layer]:
     """A layer, its activation, and BatchNormalization before or after that.
 
-    make: the layer, of its `activation` and `activity_regularizer`. own: numbers of the BatchNormalization.
+    make: the layer, of its `activation` and `activity_regularizer`. normalised: whether it may have the
+    BatchNormalization. own: numbers of that.
     """
-    activation, normalization = str(settings["activation"]), batch_normalization(settings, **own)
+    activation = str(settings["activation"])
+    normalization = batch_normalization(settings, **own) if normalised else []
     activity = {"activity_regularizer": keras.regularizers.L1(on(settings, "activity_l1"))}
     if normalization and settings["bn_position"] == "before":
         last = keras.layers.Activation(activation, **activity)

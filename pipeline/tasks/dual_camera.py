@@ -1,5 +1,7 @@
 """Dual camera: two pictures through one shared Xception, without pretrained weights."""
 
+from typing import Any
+
 import keras
 
 from pipeline.datasets import generated
@@ -47,7 +49,11 @@ def _base(settings: Settings, shape: tuple[int, ...]) -> keras.Model:
             config.update(blocks.kernel(settings, [0, 1, 2]))
         return type(layer).from_config(config)
 
-    return keras.models.clone_model(published, clone_function=changed)
+    def called(layer: keras.layers.Layer, *tensors: Any, **more: Any) -> Any:
+        # An Identity takes no mask, and a BatchNormalization in its place was given none.
+        return layer(*tensors) if isinstance(layer, _LAYERS.Identity) else layer(*tensors, **more)
+
+    return keras.models.clone_model(published, clone_function=changed, call_function=called)
 
 
 TASK = Task(

@@ -45,7 +45,7 @@ def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
             *blocks.convolution(120, size, settings, strides=stride),
             keras.layers.Flatten(),
             # As published: no BatchNormalization here.
-            *blocks.dense(84, {**settings, "batch_normalization": False}),
+            *blocks.dense(84, settings, normalised=False),
             blocks.dropout(settings),
             keras.layers.Dense(len(data.classes), activation="softmax"),
         ]

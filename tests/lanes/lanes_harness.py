@@ -165,11 +165,13 @@ def lanes_engine(
     return LanesEngine(build, folds, whole, limits, objective, folder, lanes=lanes, seed=seed, trials=100)
 
 
-def in_lanes(engine: LanesEngine, candidates: Sequence[Candidate]) -> dict[int, Trial]:
+def in_lanes(
+    engine: LanesEngine, candidates: Sequence[Candidate], patience: float = _PATIENCE_SECONDS
+) -> dict[int, Trial]:
     """Trains them all, as many at once as the engine takes; those of the start are admitted together."""
     trials: dict[int, Trial] = {}
     queue, running = list(candidates), 0
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     with closing(engine):
         first = True
         while queue or running:

@@ -31,9 +31,9 @@ from pipeline.values import Candidate, Data, Split
 # full step of a gradient that is nothing but rounding, such as of a bias before a BatchNormalization: it
 # moves the validation loss through the moving mean, which lags behind. So training agrees better. Deep models
 # amplify it most: one rounding of the weights of separable_images moves the loss of an epoch by 2e-6 in two
-# steps, and by 1e-3 in six, so an epoch of theirs has two.
+# steps, and by 1e-3 in six, so an epoch of theirs has two, and of posts, by 3e-5 in two, one.
 LOSS, VALIDATION_LOSS = 2e-5, 2e-4
-# Rows small enough for a test: the last batch of each is smaller than the others.
+# Rows small enough for a test: the last batch of each is smaller than the others, if there are any.
 ROWS = {
     "iris": (90, 30),
     "digits": (100, 140),
@@ -53,7 +53,7 @@ BATCHES = {"question_answering": 32, "sentence_similarity": 16}
 # Of the large ones, whose convolutions get a prescribed form: to measure each would take minutes.
 PRESCRIBED = {
     "imdb_conv1d": 32,
-    "posts": 8,
+    "posts": 12,
     "dual_camera": 4,
     "separable_images": 16,
     "inception_residual": 16,
@@ -117,13 +117,19 @@ def prescribe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return prescribed
 
 
-# Convolutions and recurrent layers take longest to compile.
+# Convolutions and recurrent layers take longest to compile, those of an Xception many minutes.
 QUICK = ("iris", "fashion_mnist", "imdb")
+PATIENCE_SECONDS = 1500
+MARKS = {name: pytest.mark.slow for name in tasks.NAMES if name not in QUICK}
+MARKS["dual_camera"] = (pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE_SECONDS))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in tasks.NAMES]
-)
+def judged(name: str, candidates: list[Candidate]) -> list[Candidate]:
+    """Those that `model.fit` trains too; of an Xception one, whose numbers are all on."""
+    return candidates[1:2] if name == "dual_camera" else candidates
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in tasks.NAMES])
 def test_the_first_epoch_of_a_task_equals_model_fit(
     name: str, tmp_path: Path, prescribe: Callable[[str], None]
 ) -> None:
@@ -131,12 +137,13 @@ def test_the_first_epoch_of_a_task_equals_model_fit(
     data, task = named(name), tasks.find(name)
     candidates = [Candidate(n, 50 + n, settings) for n, settings in enumerate(lanes_of(name))]
     limits = budget(epochs=1)
-    ours = in_lanes(lanes_engine(task.build, data, limits, tmp_path, 4, seed=3), candidates)
+    engine = lanes_engine(task.build, data, limits, tmp_path, 4, seed=3)
+    ours = in_lanes(engine, candidates, PATIENCE_SECONDS)
     assert {trial.refused for trial in ours.values()} == {""}
     assert len({trial.outcome.replay for trial in ours.values()}) == 1, "they shared one program"
-    theirs = one_by_one(task.build, data, limits, tmp_path / "fit", replayed(candidates, ours))
-    for number, trial in ours.items():
-        assert_equal(trial, theirs[number])
+    again = replayed(judged(name, candidates), ours)
+    for number, trial in one_by_one(task.build, data, limits, tmp_path / "fit", again).items():
+        assert_equal(ours[number], trial)
     losses = [trial.curve[0]["loss"] for trial in ours.values()]
     # The numbers do something: the lanes differ by far more than the tolerance.
     assert min(abs(np.diff(sorted(losses)))) > 20 * LOSS
