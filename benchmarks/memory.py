@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="regatta-") as place:
         folder = Path(place)
         command = searches.command(
-            given.trials, searches.iris_space(folder, given.epochs), f"--engine={given.engine}"
+            given.trials,
+            "iris",
+            f"--space={searches.iris_space(folder, given.epochs)}",
+            f"--engine={given.engine}",
         )
         log = folder / "log.txt"
         with log.open("w") as said:

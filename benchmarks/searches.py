@@ -2,7 +2,11 @@
 
 import os
 import re
+import sqlite3
+import subprocess
 import sys
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 _SPACES = Path(__file__).parent.parent / "search_spaces"
@@ -16,7 +20,12 @@ def environment(folder: Path, cache: Path) -> dict[str, str]:
         cache: for compiled programs.
     """
     foreign = ("MLFLOW_", "PIPELINE_", "KERAS_BACKEND")
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    # Where the rows of the real sets lie is the machine's.
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "PIPELINE_DATA" or not name.startswith(foreign)
+    }
     root = str(Path(__file__).parent.parent)
     return {
         **mine,
@@ -46,15 +55,28 @@ def iris_space(folder: Path, epochs: int | None) -> Path:
     return file
 
 
-def command(trials: int, space: Path, *more: str) -> list[str]:
+def command(trials: int, task: str, *more: str) -> list[str]:
     """The search's command."""
-    return [
-        sys.executable,
-        "-m",
-        "pipeline",
-        "search",
-        "--task=iris",
-        f"--trials={trials}",
-        f"--space={space}",
-        *more,
-    ]
+    return [sys.executable, "-m", "pipeline", "search", f"--task={task}", f"--trials={trials}", *more]
+
+
+def timed(command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[float, str]:
+    """Seconds from the start of a process to its end, and what it printed."""
+    began = time.perf_counter()
+    done = subprocess.run(  # noqa: S603  # this Python, and arguments of our own
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return seconds, done.stdout
+
+
+def metrics(folder: Path, names: Collection[str]) -> dict[str, float]:
+    """Those metrics of the parent run of a folder's only search that it has."""
+    with sqlite3.connect(store(folder)) as database:
+        rows = database.execute(
+            "SELECT key, value FROM latest_metrics WHERE run_uuid IN"
+            " (SELECT run_uuid FROM tags WHERE key = 'pipeline.study')"
+        ).fetchall()
+    return {name: value for name, value in rows if name in names}

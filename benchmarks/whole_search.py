@@ -10,12 +10,9 @@ cache of compiled programs, and once more with that cache filled.
 
 import argparse
 import json
-import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,35 +70,19 @@ def report(measured: Sequence[Mapping[str, Any]], trials: int, epochs: int) -> s
 
 
 def _search(given: argparse.Namespace, home: Path, cache: Path, space: Path) -> dict[str, float]:
-    seconds, _ = _timed(searches.command(given.trials, space), home, searches.environment(home, cache))
-    with sqlite3.connect(searches.store(home)) as store:
-        rows = store.execute(
-            "SELECT key, value FROM latest_metrics WHERE run_uuid IN"
-            " (SELECT run_uuid FROM tags WHERE key = 'pipeline.study')"
-        ).fetchall()
-    return {"seconds": seconds, **{name: value for name, value in rows if name in METRICS}}
+    command = searches.command(given.trials, "iris", f"--space={space}")
+    seconds, _ = searches.timed(command, home, searches.environment(home, cache))
+    return {"seconds": seconds, **searches.metrics(home, METRICS)}
 
 
 def _script(given: argparse.Namespace, home: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.plain_script"]
     command += [f"--trials={given.script_trials}", f"--epochs={given.epochs}"]
     environment = {**searches.environment(home, home), "KERAS_BACKEND": "tensorflow"}
-    seconds, said = _timed(command, home, environment)
+    seconds, said = searches.timed(command, home, environment)
     trials: list[float] = json.loads(said.splitlines()[-1])["trial_seconds"]
     scaled = seconds + (given.trials - given.script_trials) * statistics.median(trials)
     return {"seconds": scaled, "measured_seconds": seconds, "trial_seconds": trials}
-
-
-def _timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[float, str]:
-    """Seconds from the start of a process to its end, and what it printed."""
-    began = time.perf_counter()
-    done = subprocess.run(  # noqa: S603  # this Python, and arguments of our own
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return seconds, done.stdout
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

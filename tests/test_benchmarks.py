@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import memory, searches, synthetic, throughput, whole_search
+from benchmarks import every_task, memory, searches, synthetic, throughput, whole_search
 from pipeline import options
 from pipeline.benchmark import children, command, speed
 from pipeline.benchmark.speed import Speed
@@ -265,6 +266,38 @@ def test_a_whole_search_is_measured_against_the_script() -> None:
     said = run(["-m", "benchmarks.whole_search", "--trials", "2", "--script-trials", "1", "--epochs", "2"])
     warm = cells(said, "search, programs compiled before")
     assert all(float(warm[name]) > 0 for name in ("seconds", *whole_search.METRICS))
+
+
+def test_scores_are_read_from_what_a_search_prints() -> None:
+    said = """study posts | task posts: 240 rows
+
+model          test age_mae          test score               trained as
+baseline       0.9493 [0.8, 1.1]     0.7719 [0.6899, 0.8588]  the published settings
+champion       0.9493 [0.8, 1.1]     0.7719 [0.6899, 0.8588]  trial 0
+ensemble       0.8933 [0.7, 1.0]     0.7630 [0.6816, 0.8492]  0.8 × trial 0, 0.2 × trial 1
+best possible                        0.1631                   known of generated rows
+
+champion: batch_size=64
+"""
+    metric, found = every_task.scores(said)
+    assert metric == "score"
+    assert found == {
+        "baseline": "0.7719 [0.6899, 0.8588]",
+        "champion": "0.7719 [0.6899, 0.8588]",
+        "ensemble": "0.7630 [0.6816, 0.8492]",
+        "best possible": "0.1631",
+    }
+
+
+@pytest.mark.slow
+def test_a_search_of_a_task_by_each_engine_is_timed_and_its_scores_are_shown() -> None:
+    arguments = ["--tasks", "iris", "--trials", "2", "--epochs", "2"]
+    said = run(["-m", "benchmarks.every_task", *arguments])
+    for engine in ("fit", "lanes"):
+        line = cells(said, f"iris | {engine}")
+        assert float(line["seconds"]) > float(line["startup_seconds"]) > 0
+        assert all(re.fullmatch(r"0\.\d{4} \[.*\]", line[model]) for model in every_task.MODELS[:3])
+        assert line["best possible"] == "–"
 
 
 def test_a_space_of_fixed_length_stops_nothing_early(tmp_path: Path) -> None:

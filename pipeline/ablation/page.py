@@ -35,7 +35,7 @@ def draw(folder: Path, title: str, found: Found, shown: Sequence[Metric]) -> lis
         }
         file = folder / f"ablation_{number}_{name.replace(' ', '_')}.png"
         pictures.append(figures.save(figures.spans(by_metric), file))
-        sections.append(Section(name.capitalize(), rows=table(rows, shown), picture=file))
+        sections.append(Section(name.replace("_", " ").capitalize(), rows=table(rows, shown), picture=file))
     return [write(folder / "ablation.html", title, sections), *pictures]
 
 

@@ -132,3 +132,49 @@ def test_a_structure_of_few_trials_gets_few_lanes(tmp_path: Path, monkeypatch: p
     lanes = {width: trials[number].outcome.replay.lanes for number, width in enumerate(widths)}
     assert lanes[8] == 8
     assert lanes[5] < 8
+
+
+def test_lanes_lose_where_a_step_of_each_takes_longer_than_one_of_model_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 0.012 / lanes).make(4)
+    assert sizing.loses(program, None, 0.003) == sizing.loses(program, None, 0.004) == ""
+    assert sizing.loses(program, None, 0.002) == (
+        "lanes would take 3 ms a step for each trial here, and model.fit takes 2 ms"
+    )
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_structure_that_model_fit_trains_faster_is_refused_once_with_the_figures_if_asked(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, seconds = [], []
+
+    def loses(program: Any, values: Any, plain: float) -> str:
+        measured.append(sizing._lane_step(program, values))
+        seconds.append(plain)
+        # Those with five units only.
+        return "too slow" if program._twin.model.layers[0].units == 5 else ""
+
+    monkeypatch.setattr("pipeline.engines.lanes.building.sizing.loses", loses)
+    widths = [5, 8, 5, 8, 5]
+    engine = LanesEngine(
+        mlp,
+        [blobs()],
+        None,
+        budget(),
+        OBJECTIVE,
+        tmp_path,
+        lanes=2,
+        seed=0,
+        trials=len(widths),
+        fit_if_faster=asked,
+    )
+    trials = in_lanes(engine, each(*({"units": width} for width in widths)))
+    refused = {number: trial.refused for number, trial in trials.items()}
+    slow = "too slow" if asked else ""
+    assert refused == {number: slow if width == 5 else "" for number, width in enumerate(widths)}
+    # Measured once for each structure: a step of a model this small takes from microseconds to some
+    # milliseconds either way.
+    assert len(measured) == (2 if asked else 0)
+    assert all(0 < taken < 10 for taken in (*measured, *seconds))
