@@ -411,3 +411,13 @@ def test_the_fastest_of_those_that_run_is_chosen() -> None:
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
 
     assert choice.fastest(case, {"failing": failing, "slow": slow, "quick": quick}, device) == "quick"
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "separable", "grouped"])
+def test_a_cpu_never_tries_grouped_convolutions_whose_gradient_takes_minutes(kind: str) -> None:
+    window = Window((3, 3), (1, 1), (1, 1), "same")
+    assert "xla" not in convolutions.suitable(kind, window, (8, 8), "cpu")
+    assert list(convolutions.suitable(kind, window, (8, 8), "gpu"))[-1] == "xla"
+    assert "xla" not in convolutions.suitable(kind, window, (8, 8), "gpu", shared=True)
+    # Of the others it is measured: there are some that it suits.
+    assert "xla" in convolutions.suitable("full", window, (8, 8), "cpu")
