@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     stops = Stops()
+    command = ""
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)
         from pipeline.entry import run
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("pipeline: interrupted; the same command goes on with the study", file=sys.stderr, flush=True)
+        then = "begins anew, as scores are made last" if command == "ablate" else "goes on with the study"
+        print(f"pipeline: interrupted; the same command {then}", file=sys.stderr, flush=True)
         return 128 + stops.signal
     except Exception as error:
         # A fault of this program, or a disk that is full: the traceback is kept, and not thrown at the user.

@@ -101,6 +101,14 @@ def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Names with commas between, which are checked where it is known what there is."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ValueError("must be names with commas between")
+    return names
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         rule = f"must be a whole number from {low} to {high}"
@@ -173,6 +181,13 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
     "ablate": (
         Option("task", "iris", "what is learned: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
         Option("seeds", "10", "seeds that each arm is trained from", _whole(1, 1000)),
+        Option(
+            "groups",
+            "all",
+            "what is compared: all, or with commas between added (to the baseline), taken (from the"
+            " champion), names of the space file's comparisons",
+            _names,
+        ),
         Option(
             "study",
             "",

@@ -129,7 +129,13 @@ ACTIVITY_L1 = Parameter(
 )
 # Searched beside their numbers, these ask whether a technique helps at all.
 DROPOUT_ON, L1_ON, L2_ON, MAX_NORM_ON, ACTIVITY_L1_ON = (
-    Parameter(f"{technique.name}_on", "bool", default=True, meaning=f"whether {technique.name} is applied")
+    Parameter(
+        f"{technique.name}_on",
+        "bool",
+        default=True,
+        meaning=f"whether {technique.name} is applied",
+        in_loss=technique.in_loss,
+    )
     for technique in (DROPOUT, L1, L2, MAX_NORM, ACTIVITY_L1)
 )
 BN_POSITION = Parameter(

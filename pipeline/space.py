@@ -5,6 +5,7 @@ file is found before the first error is raised, and each names file, table, key,
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from pipeline.ranges import distribution, shown
 from pipeline.settings import Parameter
 from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings, Size
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _TABLES = ("space", "budget", "objective", "baseline", "variants", "comparisons")
 
 
@@ -61,7 +63,7 @@ class Space:
         return {**self._defaults(), **self.fixed, **suggested}
 
     def published(self, settings: Settings) -> Settings:
-        """Every setting the task reads, for the baseline or a variant; fixed values don't count there."""
+        """Every setting the task reads, those not given at their defaults; fixed values don't count here."""
         return {**self._defaults(), **settings}
 
     def with_epochs(self, epochs: int | None) -> "Space":
@@ -125,7 +127,10 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
     baseline = _settings(sections["baseline"], "baseline", known, faults) if "baseline" in tables else None
     variants: dict[str, Settings] = {}
     for name, settings in sections["variants"].items():
-        if isinstance(settings, dict):
+        faults += _name_faults(name, "variants")
+        if name == "baseline":
+            faults.append("[variants] baseline: has a table of its own, [baseline]")
+        elif isinstance(settings, dict):
             variants[name] = _settings(settings, f"variants.{name}", known, faults)
         else:
             faults.append(f"[variants] {name}: must be a table of settings, but is {shown(settings)}")
@@ -215,8 +220,16 @@ def _settings(
     return settings
 
 
+def _name_faults(name: str, table: str) -> list[str]:
+    """Names of arms and comparisons become those of metrics and files."""
+    if _NAME.fullmatch(name):
+        return []
+    return [f"[{table}] {name!r}: a name has letters, digits, dashes and underscores only, up to 60"]
+
+
 def _comparison(name: str, spec: Any, known: Sequence[str], faults: list[str]) -> Comparison | None:
     place, before = f"[comparisons] {name}", len(faults)
+    faults += _name_faults(name, "comparisons")
     if not isinstance(spec, dict):
         faults.append(f"{place}: must be a table with arms, but is {shown(spec)}")
         return None
@@ -281,6 +294,7 @@ def _objective(
     section: Mapping[str, Any], metrics: Sequence[Metric], in_loss: Sequence[str], faults: list[str]
 ) -> Objective | None:
     directions: dict[str, Direction] = {f"val_{metric.name}": metric.direction for metric in metrics}
+    measured = list(directions)
     directions["val_loss"] = "minimize"
     before = len(faults)
     for key in section:
@@ -298,7 +312,8 @@ def _objective(
     if metric == "val_loss" and in_loss:
         faults.append(
             "[objective] metric: must not depend on a searched number, but Keras's val_loss holds the"
-            f" penalties, and {', '.join(in_loss)} is searched; use val_log_loss"
+            f" penalties, and {', '.join(in_loss)} is searched; use one of"
+            f" {', '.join(measured)}"
         )
     means = tuple(
         (mean.name, tuple((part.name, share) for part, share in mean.parts)) for mean in metrics if mean.parts

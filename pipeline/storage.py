@@ -71,9 +71,14 @@ def connected(url: str, study: str) -> Iterator[Storage]:
             opened.engine.dispose()
 
 
+def is_there(url: str, study: str) -> bool:
+    """Whether the study's journal file is there, or it would lie in a database; nothing is made."""
+    return bool(url or os.environ.get("PIPELINE_STORAGE")) or (home(study) / "journal.log").exists()
+
+
 def check_there(url: str, study: str) -> None:
     """Raises UserError if the study would lie in a journal file and there is none; nothing is made."""
-    if not (url or os.environ.get("PIPELINE_STORAGE")) and not (home(study) / "journal.log").exists():
+    if not is_there(url, study):
         raise UserError(f"study: there is no study named {study!r} in {home(study).parent}; search makes one")
 
 

@@ -119,7 +119,8 @@ class Study:
                 trial.number,
                 int(trial.user_attrs[_SEED]),
                 float(trial.values[0]),
-                settings_of(trial),
+                # Settings that came after the study have their defaults.
+                self._space.published(settings_of(trial)),
                 samplers.BASELINE in trial.user_attrs,
             )
             for trial in completed

@@ -103,8 +103,13 @@ def origin_of(name: str, storage: BaseStorage) -> Origin:
     return Origin(**known)
 
 
-def best_settings(name: str, storage: BaseStorage, task: str) -> Settings | None:
-    """The settings of the best trial that the sampler drew; None if none completed.
+def is_there(name: str, storage: BaseStorage) -> bool:
+    """Whether the storage has a study of that name."""
+    return name in optuna.get_all_study_names(storage)
+
+
+def best_drawn(name: str, storage: BaseStorage, task: str) -> tuple[int, Settings] | None:
+    """The number and settings of the best trial that the sampler drew; None if none completed.
 
     Raises:
         UserError: there is no such study, or it is of another task.
@@ -120,7 +125,7 @@ def best_settings(name: str, storage: BaseStorage, task: str) -> Settings | None
         if samplers.BASELINE not in trial.user_attrs
     ]
     best = min(completed, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
-    return None if best is None else settings_of(best)
+    return None if best is None else (best.number, settings_of(best))
 
 
 def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

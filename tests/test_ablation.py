@@ -58,18 +58,43 @@ class TestPlan:
         for arm in added.arms[1:]:
             changed = {key for key, value in arm.settings.items() if value != baseline.settings[key]}
             (technique,) = [one for one in TECHNIQUES if arm.name == f"baseline + {one.name}"]
-            assert changed == {technique.setting}
+            planned = technique.on in ("cosine", "exponential", "step")
+            assert changed == {technique.setting, *(["schedule_epochs"] if planned else [])}
             assert arm.against == "baseline"
 
-    def test_a_number_is_the_middle_of_its_range_or_the_champion_s(self) -> None:
+    def test_a_number_is_the_middle_of_its_range_whatever_the_champion_has(self) -> None:
         space = space_of("iris")
+        champion = {**space.published({}), "dropout": 0.125}
+        for found in (groups(space, None)[-1], groups(space, champion)[-2]):
+            of = {arm.name: arm.settings for arm in found.arms}
+            assert of["baseline + dropout"]["dropout"] == 0.25
+            assert of["baseline + l2"]["l2"] == pytest.approx((1e-7 * 1e-2) ** 0.5)
+
+    @pytest.mark.parametrize(("epochs", "planned"), [(None, 120), (50, 50)])
+    def test_a_plan_is_no_longer_than_a_training_may_be_expected_to_last(
+        self, epochs: int | None, planned: int
+    ) -> None:
+        space = space_of("iris").with_epochs(epochs)
+        assert space.budget.patience == 40
         of = {arm.name: arm.settings for arm in groups(space, None)[-1].arms}
-        assert of["baseline + dropout"]["dropout"] == 0.25
-        assert of["baseline + l2"]["l2"] == pytest.approx((1e-7 * 1e-2) ** 0.5)
-        champion = {**space.published({}), "dropout": 0.125, "max_norm": 2.0}
-        of = {arm.name: arm.settings for arm in groups(space, champion)[-2].arms}
-        assert of["baseline + dropout"]["dropout"] == 0.125
-        assert of["baseline + max_norm"]["max_norm"] == 2.0
+        for name in ("cosine", "exponential", "step"):
+            assert of[f"baseline + {name}_schedule"]["schedule_epochs"] == planned
+        assert of["baseline + dropout"]["schedule_epochs"] == "epochs"
+
+    def test_words_of_the_champion_that_no_technique_is_named_after_are_taken_back(self) -> None:
+        space = space_of("mnist")
+        baseline = space.published(space.baseline or {})
+        words = {"activation": "gelu", "initializer": "he_uniform", "scaling": "none", "bn_gamma": 0.5}
+        champion = {**baseline, **words, "optimizer": "sgd", "schedule": "step"}
+        (group,) = [one for one in groups(space, champion) if one.name == plan.TAKEN]
+        of = {arm.name.removeprefix("champion - "): arm.settings for arm in group.arms[1:]}
+        for word in ("activation", "initializer", "scaling"):
+            assert of[word] == {**champion, word: baseline[word]}
+        assert of["sgd_with_momentum"] == {**champion, "optimizer": baseline["optimizer"]}
+        assert of["small_gamma"] == {**champion, "bn_gamma": 1.0}
+        assert of["step_schedule"] == {**champion, "schedule": "plateau"}
+        assert len(of) == len(group.arms) - 1
+        assert of.keys() <= {one.name for one in TECHNIQUES} | {*words}
 
     def test_techniques_are_taken_from_the_champion_one_by_one(self) -> None:
         space = space_of("iris")
@@ -121,24 +146,25 @@ class TestDifferences:
         (found,) = of_group(self.GROUP, scores, ["loss"])
         assert (found.mean, found.seeds) == (-3.0, 1)
         assert np.isnan(found.low)
-        assert not found.clear
 
-    def test_clear_is_what_leaves_out_zero(self) -> None:
-        assert Difference("b", "a", "m", 1.0, 0.5, 1.5, 3.0, 9).clear
-        assert not Difference("b", "a", "m", 1.0, -0.5, 1.5, 3.0, 9).clear
+    def test_it_says_in_which_settings_an_arm_differs(self) -> None:
+        arms = (Arm("a", {"x": 1, "y": 0.5, "z": True}), Arm("b", {"x": 1, "y": 0.125, "z": False}, "a"))
+        (found,) = of_group(Group("made up", arms), {"a": {0: {"m": 1.0}}, "b": {0: {"m": 2.0}}}, ["m"])
+        assert found.change == "y=0.125, z=False"
 
 
 def test_table_and_picture_have_every_arm(tmp_path: Path) -> None:
     rows = [
-        Difference(arm, "baseline", metric, 0.5, 0.25, 0.75, 0.9, 3)
+        Difference(arm, "baseline", metric, 0.5, 0.25, 0.75, 0.9, 3, f"{arm}=1")
         for arm in ("b", "c")
         for metric in ("accuracy", "log_loss")
     ]
     shown = [Metric("accuracy", "maximize"), Metric("log_loss", "minimize")]
     assert page.table(rows, shown) == [
-        ["arm", "against", "test accuracy", "difference", "test log_loss", "difference", "seeds"],
+        ["arm", "change", "against", "test accuracy", "difference", "test log_loss", "difference", "seeds"],
         [
             "b",
+            "b=1",
             "baseline",
             "0.9000",
             "+0.5000 [+0.2500, +0.7500]",
@@ -148,6 +174,7 @@ def test_table_and_picture_have_every_arm(tmp_path: Path) -> None:
         ],
         [
             "c",
+            "c=1",
             "baseline",
             "0.9000",
             "+0.5000 [+0.2500, +0.7500]",
@@ -156,7 +183,8 @@ def test_table_and_picture_have_every_arm(tmp_path: Path) -> None:
             "3",
         ],
     ]
-    files = page.draw(tmp_path, "title", {"a group": rows}, shown)
+    files = page.draw(tmp_path, "title", {"a group": rows}, shown, ["a group: d"])
+    assert f"{page.MISSING}: a group: d." in files[0].read_text()
     assert [file.name for file in files] == ["ablation.html", "ablation_0_a_group.png"]
     assert all(file.stat().st_size > 5_000 for file in files)
 
@@ -247,6 +275,59 @@ class TestCommand:
             tables.append([line for line in capsys.readouterr().out.splitlines() if "  baseline  " in line])
         assert tables[0] == tables[1]
         assert len(tables[0]) == 3
+
+    def test_only_the_groups_that_are_asked_for_are_trained(
+        self, workplace: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE)
+        assert self.ablate("--space=own.toml", "--groups=width", "--epochs=2") == 0
+        out = capsys.readouterr().out
+        assert "ablation of iris: width | 4 trainings, 2 seeds each" in out
+        # What is asked for on the command line counts before the comparison's own.
+        assert "up to 2 epochs" in out
+        assert "added to the baseline" not in out
+        assert self.ablate("--space=own.toml", "--groups=width,widht") == 2
+        err = capsys.readouterr().err
+        assert "groups: must be all, or of width, added, but is 'widht'" in err
+        assert self.ablate("--space=own.toml", "--groups=taken") == 2
+        assert "taken needs a study" in capsys.readouterr().err
+
+    def test_the_champion_s_study_and_trial_are_recorded(
+        self, workplace: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE)
+        search(task="iris", trials=2, epochs=1, engine="fit", space="own.toml")
+        assert self.ablate("--space=own.toml", "--groups=taken", "--epochs=1") == 0
+        assert "champion: trial 1 of the study iris" in capsys.readouterr().out
+        client = MlflowClient()
+        (experiment,) = [one for one in client.search_experiments() if one.name == "iris"]
+        (parent,) = client.search_runs([experiment.experiment_id], "tags.`pipeline.ablation` = 'iris'")
+        found = {name: value for name, value in parent.data.params.items() if name.startswith("ablation.")}
+        assert found == {
+            "ablation.seeds": "2",
+            "ablation.seed": "0",
+            "ablation.size": "full",
+            "ablation.epochs": "1",
+            "ablation.groups": "taken",
+            "ablation.study": "iris",
+            "ablation.champion": "trial 1",
+        }
+
+    def test_a_study_without_a_drawn_trial_has_no_champion(
+        self, workplace: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE)
+        search(task="iris", trials=1, epochs=1, engine="fit", space="own.toml")
+        assert self.ablate("--space=own.toml", "--study=iris") == 2
+        assert "study iris: no trial that the sampler drew completed" in capsys.readouterr().err
+
+    def test_a_database_without_the_task_s_study_has_no_champion_either(
+        self, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE)
+        monkeypatch.setenv("PIPELINE_STORAGE", f"sqlite:///{workplace / 'optuna.db'}")
+        assert self.ablate("--space=own.toml", "--groups=width") == 0
+        assert "taken from the champion" not in capsys.readouterr().out
 
     def test_a_study_that_is_not_there_is_an_error(
         self, workplace: Path, capsys: pytest.CaptureFixture

@@ -580,10 +580,11 @@ class TestImdbWords:
         assert keras_sets.imdb_words() == self.WORDS
         assert not caplog.records
 
-    def test_a_mirror_without_them_leaves_them_to_keras(self, mirror, downloads, caplog):
+    def test_where_there_is_a_mirror_nothing_is_downloaded(self, mirror, downloads, caplog):
         downloads.append(self.RANKS)
-        assert keras_sets.imdb_words() == self.WORDS
-        assert downloads == caplog.records == []
+        assert keras_sets.imdb_words() is None
+        assert downloads == [self.RANKS]
+        assert len(caplog.records) == 1
 
     def test_without_a_mirror_no_file_of_the_working_folder_is_read(self, tmp_path, monkeypatch, downloads):
         (tmp_path / "imdb_word_index.json").write_text("{}", encoding="utf-8")

@@ -5,11 +5,12 @@ import io
 from html.parser import HTMLParser
 from pathlib import Path
 
+import keras
 import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.report import passages
+from pipeline.report import diagram, passages
 from pipeline.report import study as report
 from pipeline.report.page import Section, as_text, write
 from pipeline.values import Objective, Split
@@ -204,3 +205,22 @@ class TestPassages:
         )
         assert found is not None
         assert {len(row[-1]) for row in list(found.rows)[1:]} == {602}
+
+
+def test_where_graphviz_fails_or_keras_only_prints_there_is_no_diagram(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    file = tmp_path / "diagram.png"
+
+    def failing(error: Exception | None) -> None:
+        def plot(*arguments: object, **more: object) -> None:
+            if error:
+                raise error
+
+        monkeypatch.setattr(keras.utils, "plot_model", plot)
+
+    # As Keras within a notebook, as Keras elsewhere, and as pydot.
+    for error in (None, ImportError("no dot"), OSError("no dot"), AssertionError("dot returned 1")):
+        failing(error)
+        assert diagram.draw(model, file) is None

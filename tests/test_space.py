@@ -16,7 +16,7 @@ from pipeline import settings, tasks
 from pipeline.errors import UserError
 from pipeline.metrics import CLASSIFICATION
 from pipeline.ranges import shown
-from pipeline.settings import Parameter
+from pipeline.settings import Parameter, techniques
 from pipeline.space import Space, file_of, parse, read
 
 FILE = Path("search_spaces/some.toml")
@@ -480,7 +480,7 @@ def test_an_objective_that_breaks_a_rule_is_refused(lines: str, fault: str) -> N
 
 _DEPENDS = (
     "[objective] metric: must not depend on a searched number, but Keras's val_loss holds the penalties,"
-    " and {} is searched; use val_log_loss"
+    " and {} is searched; use one of val_accuracy, val_log_loss"
 )
 
 
@@ -494,6 +494,13 @@ _DEPENDS = (
 )
 def test_the_objective_must_not_depend_on_a_searched_penalty(space: str, searched: str) -> None:
     assert faults_of(space=space, objective='metric = "val_loss"') == [_DEPENDS.format(searched)]
+
+
+def test_the_switch_of_a_penalty_changes_the_loss_as_its_number_does() -> None:
+    in_loss = [
+        parameter.name for parameter in techniques(optimizer="adam", activation="relu") if parameter.in_loss
+    ]
+    assert sorted(in_loss) == ["activity_l1", "activity_l1_on", "l1", "l1_on", "l2", "l2_on"]
 
 
 def test_a_penalty_that_is_fixed_leaves_the_loss_comparable() -> None:
@@ -629,6 +636,22 @@ def test_a_baseline_is_settings_and_no_ranges() -> None:
 def test_a_file_without_a_baseline_has_none_and_an_empty_one_is_all_defaults() -> None:
     assert space_of().baseline is None
     assert space_of(rest="[baseline]").baseline == {}
+
+
+@pytest.mark.parametrize("name", ["l2 + act", "x/y", "ümlaut", "added to the baseline", "a" * 61, ""])
+def test_names_of_arms_and_comparisons_can_be_those_of_metrics_and_files(name: str) -> None:
+    rule = f"{name!r}: a name has letters, digits, dashes and underscores only, up to 60"
+    text = json.dumps(name, ensure_ascii=False)
+    assert faults_of(rest=f"[variants.{text}]\nl2 = 0.1") == [f"[variants] {rule}"]
+    arms = "[variants.one]\n[variants.two]\n"
+    found = faults_of(rest=f'{arms}[comparisons.{text}]\narms = ["one", "two"]')
+    assert found == [f"[comparisons] {rule}"]
+
+
+def test_a_variant_cannot_be_named_as_the_baseline_is() -> None:
+    assert faults_of(rest="[variants.baseline]\nl2 = 0.1") == [
+        "[variants] baseline: has a table of its own, [baseline]"
+    ]
 
 
 def test_variants_are_named_settings() -> None:

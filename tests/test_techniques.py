@@ -55,6 +55,19 @@ def by_task(names: tuple[str, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", marked)
 
 
+@by_task(tuple(PUBLISHED))
+def test_models_with_and_without_dropout_begin_with_the_same_weights(name: str) -> None:
+    """Otherwise the arms of an ablation that share a seed would share nothing."""
+    case = case_of(name)
+    found = []
+    for rate, on in ((0.0, True), (0.3, True), (0.3, False)):
+        keras.utils.set_random_seed(7)
+        found.append(case.build(dropout=rate, dropout_on=on).trainable_variables)
+    for first, second, third in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=first.path)
+        np.testing.assert_array_equal(first, third, err_msg=first.path)
+
+
 def defaults(case: Case) -> dict[str, Setting]:
     return {parameter.name: parameter.default for parameter in case.task.parameters}
 
@@ -439,7 +452,8 @@ def test_beta_and_gamma_start_as_asked(name: str) -> None:
     # Of some dozens of numbers or more.
     assert betas.std() == pytest.approx(0.25, rel=4 / np.sqrt(2 * len(betas)))
     assert abs(betas.mean()) < 4 * 0.25 / np.sqrt(len(betas))
-    assert len(np.unique(betas)) == len(betas), "each layer draws its own"
+    # Of many thousands of float32 numbers two may be the same.
+    assert len(np.unique(betas)) > 0.999 * len(betas), "each layer draws its own"
     for layer, other_layer in zip(drawn, plain, strict=True):
         np.testing.assert_array_equal(layer.gamma, 0.5)
         np.testing.assert_array_equal(other_layer.gamma, 1.0)

@@ -36,6 +36,7 @@ ABLATION, ARM, REPEAT = "pipeline.ablation", "pipeline.arm", "pipeline.repeat"
 """Tags: on the parent the task; on a child run the arm, and the number of the seed that its pairs share."""
 
 _TITLE = "What each technique is worth"
+_KEPT = "scores are made last, so there are none: run the same command again"
 
 
 @dataclass
@@ -49,6 +50,15 @@ class _Training:
     names: list[str]
     model: Path | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """The best trial that a study's sampler drew."""
+
+    study: str
+    trial: int
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,15 @@ def ablate(asked: Mapping[str, Any]) -> list[Difference]:
     """
     task = find(asked["task"])
     file = Path(asked["space"]) if asked["space"] else spaces.file_of(asked["task"])
-    space = spaces.read(file, task.parameters, task.metrics)
-    stages = list(_stages(asked, task, space, plan.groups(space, _champion(asked, task))))
-    if not stages:
+    space = spaces.read(file, task.parameters, task.metrics).with_epochs(asked["epochs"])
+    champion = _champion(asked, task, space)
+    groups = plan.groups(space, champion.settings if champion else None)
+    if not groups:
         raise UserError(f"{file} [baseline]: an ablation needs a baseline, comparisons, or a study=")
+    stages = list(_stages(asked, task, space, _chosen(asked["groups"], groups)))
     parent = open_parent(connect(), f"{task.name} ablation", task.name, "")
     with ending(parent), tempfile.TemporaryDirectory(prefix="regatta-") as folder:
-        _record_start(parent, asked, task, stages)
+        _record_start(parent, asked, task, stages, champion)
         for stage in stages:
             _train(asked, task, stage, parent, Path(folder))
         # After every training of every stage: nothing that is trained can follow from a score.
@@ -85,37 +97,60 @@ def ablate(asked: Mapping[str, Any]) -> list[Difference]:
         return _close(parent, task, space, stages, Path(folder))
 
 
-def _champion(asked: Mapping[str, Any], task: Task) -> Settings | None:
-    """The settings of a study's best trial but the baseline; None if no study was asked for or is there."""
+def _champion(asked: Mapping[str, Any], task: Task, space: Space) -> _Champion | None:
+    """The champion of the study that was asked for, or of the task's own; None if that one is not there.
+
+    Raises:
+        UserError: what was asked for is not there, or has no trial that the sampler drew.
+    """
     name, url = asked["study"] or task.name, asked["storage"] or ""
-    if not asked["study"] and not url and not storage.home(name).exists():
+    if not asked["study"] and not storage.is_there(url, name):
         return None
     storage.check_there(url, name)
     with storage.connected(url, name) as store:
-        best = studies.best_settings(name, store, task.name)
+        if not asked["study"] and not studies.is_there(name, store):
+            return None
+        best = studies.best_drawn(name, store, task.name)
     if best is None:
+        if asked["study"]:
+            raise UserError(f"study {name}: no trial that the sampler drew completed, so it has no champion")
         return None
-    # Settings that came after the study have their defaults.
-    return {**{parameter.name: parameter.default for parameter in task.parameters}, **best}
+    return _Champion(name, best[0], space.published(best[1]))
+
+
+def _chosen(asked: tuple[str, ...], groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Those groups that were asked for by name.
+
+    Raises:
+        UserError: there is no such group here.
+    """
+    short = {plan.ADDED: "added", plan.TAKEN: "taken"}
+    names = {group.name: short.get(group.name, group.name) for group in groups}
+    for name in asked:
+        if name not in ("all", *names.values()):
+            more = "; taken needs a study" if name == "taken" else ""
+            raise UserError(f"groups: must be all, or of {', '.join(names.values())}, but is {name!r}{more}")
+    return tuple(group for group in groups if "all" in asked or names[group.name] in asked)
 
 
 def _stages(
     asked: Mapping[str, Any], task: Task, space: Space, groups: tuple[Group, ...]
 ) -> Iterator[_Stage]:
-    kinds = [(group.size or asked["size"], group.epochs or asked["epochs"]) for group in groups]
+    kinds = [(group.size or asked["size"], asked["epochs"] or group.epochs) for group in groups]
     number = 0
     for kind in dict.fromkeys(kinds):
         own = tuple(group for group, its in zip(groups, kinds, strict=True) if its == kind)
         trainings: list[_Training] = []
-        for settings, names in _distinct(own):
-            for repeat in range(asked["seeds"]):
-                seed = derived(asked["seed"], repeat)
+        # Seed after seed, as those that train in lanes at the same time see their rows in the same order.
+        for repeat in range(asked["seeds"]):
+            seed = derived(asked["seed"], repeat)
+            for settings, names in _distinct(own):
                 trainings.append(_Training(number, settings, repeat, seed, names))
                 number += 1
         yield _Stage(own, space.with_epochs(kind[1]), task.load(kind[0]), trainings)
 
 
-def _distinct(groups: tuple[Group, ...]) -> Iterator[tuple[Settings, list[str]]]:
+def _distinct(groups: tuple[Group, ...]) -> list[tuple[Settings, list[str]]]:
     """Each settings once, with the arms that have them."""
     found: list[tuple[Settings, list[str]]] = []
     for group in groups:
@@ -125,7 +160,7 @@ def _distinct(groups: tuple[Group, ...]) -> Iterator[tuple[Settings, list[str]]]
                 names = []
                 found.append((arm.settings, names))
             names.append(_key(group, arm))
-    yield from found
+    return found
 
 
 def _key(group: Group, arm: Arm) -> str:
@@ -151,7 +186,7 @@ def _train(asked: Mapping[str, Any], task: Task, stage: _Stage, parent: Parent, 
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
         choice.opened(order) as engine,
-        contextlib.closing(Recorder(parent, 1, apart)) as recorder,
+        contextlib.closing(Recorder(parent, 1, apart, kept=_KEPT)) as recorder,
     ):
 
         def ask() -> Candidate | None:
@@ -198,21 +233,21 @@ def _end(
 
 def _score(task: Task, stage: _Stage) -> None:
     """Scores every model of a stage on its test rows; models of equal settings share what is compiled."""
-    trained = [training for training in stage.trainings if training.model]
-    files: dict[str, list[Path]] = {}
-    for training in trained:
-        files.setdefault(training.names[0], []).append(training.model or Path())
-    scores = iter(evaluation.values_of(stage.data, list(files.values()), task.metrics))
-    for name in files:
-        for training, found in zip(
-            [training for training in trained if training.names[0] == name], next(scores), strict=True
-        ):
+    trained: dict[str, list[tuple[_Training, Path]]] = {}
+    for training in stage.trainings:
+        if training.model:
+            trained.setdefault(training.names[0], []).append((training, training.model))
+    files = [[file for _, file in group] for group in trained.values()]
+    values = evaluation.values_of(stage.data, files, task.metrics)
+    for group, scores in zip(trained.values(), values, strict=True):
+        for (training, _), found in zip(group, scores, strict=True):
             training.scores = found
 
 
 def _close(parent: Parent, task: Task, space: Space, stages: list[_Stage], folder: Path) -> list[Difference]:
     shown = _shown_metrics(task, space)
     found: dict[str, list[Difference]] = {}
+    missing: list[str] = []
     for stage in stages:
         for group in stage.groups:
             scores = {
@@ -224,15 +259,18 @@ def _close(parent: Parent, task: Task, space: Space, stages: list[_Stage], folde
                 for arm in group.arms
             }
             found[group.name] = differences.of_group(group, scores, [metric.name for metric in task.metrics])
+            missing += [_key(group, arm) for arm in group.arms if not scores[arm.name]]
     every = [difference for group in found.values() for difference in group]
     if not every:
         raise RunError("no two arms have a seed that both finished with, so there is nothing to compare")
-    parent.metrics(page.as_metrics(found))
     parent.text(page.as_csv(found), "ablation.csv")
-    for file in page.draw(folder, f"{_TITLE}: {task.name}", found, shown):
+    parent.metrics(page.as_metrics(found))
+    for file in page.draw(folder, f"{_TITLE}: {task.name}", found, shown, missing):
         parent.file(file, None if file.suffix == ".html" else "plots")
     for name, rows in found.items():
         print(f"\n{name}\n{as_text(page.table(rows, shown))}")
+    if missing:
+        print(f"\n{page.MISSING}: {', '.join(missing)}")
     print(f"\nMLflow run {parent.run_id}: ablation.csv, ablation.html", flush=True)
     return every
 
@@ -243,13 +281,26 @@ def _shown_metrics(task: Task, space: Space) -> list[Metric]:
     return [metric for metric in task.metrics if metric.name in names] or [task.metrics[-1]]
 
 
-def _record_start(parent: Parent, asked: Mapping[str, Any], task: Task, stages: list[_Stage]) -> None:
+def _record_start(
+    parent: Parent, asked: Mapping[str, Any], task: Task, stages: list[_Stage], champion: _Champion | None
+) -> None:
     parent.tag({ABLATION: task.name, TASK: task.name, ENGINE: choice.name_of(asked["engine"])})
     record_program(parent)
-    parent.params({"ablation.seeds": str(asked["seeds"]), "ablation.size": str(asked["size"])})
+    names = ("seeds", "seed", "size", "epochs", "groups")
+    params = {f"ablation.{name}": _shown(asked[name]) for name in names}
+    if champion:
+        params |= {"ablation.study": champion.study, "ablation.champion": f"trial {champion.trial}"}
+        print(f"champion: trial {champion.trial} of the study {champion.study}, the best one drawn")
+    parent.params(params)
     for stage in stages:
         parent.data(stage.data)
     parent.text(stages[0].space.text, f"search_space/{stages[0].space.file.name}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "the space file's"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _greeting(task: Task, stage: _Stage, parent: Parent, asked: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from pipeline.ablation.plan import Group
+from pipeline.ablation.plan import Arm, Group
+from pipeline.values import Settings
 
 _CONFIDENCE = 0.95
 
@@ -20,7 +21,8 @@ class Difference:
     """A metric of an arm minus that of the arm it is compared with.
 
     mean: over the seeds that both finished with. low, high: of its 95 % interval over seeds (Student's t, as
-    differences of pairs; NaN for a single seed). score: the arm's own mean.
+    differences of pairs; NaN for a single seed). score: the arm's own mean. change: the settings in which the
+    arm differs, with its values.
     """
 
     arm: str
@@ -31,21 +33,27 @@ class Difference:
     high: float
     score: float
     seeds: int
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
+    change: str = ""
 
 
 def of_group(group: Group, scores: Scores, metrics: Sequence[str]) -> list[Difference]:
     """Every comparison of a group by every metric; none for an arm that no seed finished."""
+    settings = {arm.name: arm.settings for arm in group.arms}
     return [
-        _difference(arm.name, arm.against, metric, scores)
+        replace(_difference(arm.name, arm.against, metric, scores), change=_change(settings, arm))
         for arm in group.arms
         for metric in metrics
         if arm.against and scores[arm.name].keys() & scores[arm.against].keys()
     ]
+
+
+def _change(settings: Mapping[str, Settings], arm: Arm) -> str:
+    before = settings[arm.against]
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in arm.settings.items()
+        if value != before[name]
+    )
 
 
 def _difference(arm: str, against: str, metric: str, scores: Scores) -> Difference:

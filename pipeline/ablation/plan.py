@@ -7,9 +7,15 @@ from itertools import pairwise
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from pipeline.space import Space
-from pipeline.values import Setting, Settings, Size
+from pipeline.values import Budget, Setting, Settings, Size
 
 BASELINE, CHAMPION = "baseline", "champion"
+ADDED, TAKEN = "added to the baseline", "taken from the champion"
+"""Names of groups; those of comparisons have no spaces."""
+
+_PLANS = ("cosine", "exponential", "step")
+# A plan as long as the longest training would hardly begin before early stopping ends it.
+_PLAN_IN_PATIENCES = 3
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ TECHNIQUES = (
         off="after",
         needs="batch_normalization",
     ),
+    Technique("normal_beta", "bn_beta_stddev", on=0.05, off=0.0, needs="batch_normalization"),
+    Technique("small_gamma", "bn_gamma", on=0.9, off=1.0, needs="batch_normalization"),
     Technique("dropout", "dropout", on=0.3, off=0.0),
     Technique("l1", "l1", on=1e-5, off=0.0),
     Technique("l2", "l2", on=1e-4, off=0.0),
@@ -59,8 +67,16 @@ TECHNIQUES = (
     Technique("max_norm", "max_norm", on=3.0, off="none"),
     Technique("plateau", "schedule", on="plateau", off="constant"),
     Technique("cosine_schedule", "schedule", on="cosine", off="plateau"),
+    Technique("exponential_schedule", "schedule", on="exponential", off="plateau"),
+    Technique("step_schedule", "schedule", on="step", off="plateau"),
+    Technique("adam", "optimizer", on="adam", off=None),
     Technique("adamw", "optimizer", on="adamw", off=None),
+    Technique("rmsprop", "optimizer", on="rmsprop", off=None),
+    Technique("sgd_with_momentum", "optimizer", on="sgd", off=None),
+    Technique("elu", "activation", on="elu", off=None),
     Technique("he_initializer", "initializer", on="he_normal", off=None),
+    Technique("standardised_inputs", "scaling", on="standardise", off=None),
+    Technique("inputs_from_0_to_1", "scaling", on="min_max", off=None),
     Technique("shuffle", "shuffle", on=True, off=False),
 )
 
@@ -91,7 +107,7 @@ def groups(space: Space, champion: Settings | None) -> tuple[Group, ...]:
     """What to train: the file's own comparisons, one added to the baseline, one taken from the champion.
 
     Args:
-        space: of the task.
+        space: of the task, with the budget of the trainings.
         champion: a study's best settings, if there is one.
     """
     found = [
@@ -106,9 +122,9 @@ def groups(space: Space, champion: Settings | None) -> tuple[Group, ...]:
     baseline = space.published(space.baseline or {})
     known = [technique for technique in TECHNIQUES if technique.setting in baseline]
     if space.baseline is not None:
-        found.append(Group("added to the baseline", tuple(_added(baseline, known, space, champion))))
+        found.append(Group(ADDED, tuple(_added(baseline, known, space))))
     if champion is not None:
-        found.append(Group("taken from the champion", tuple(_taken(champion, baseline, known))))
+        found.append(Group(TAKEN, tuple(_taken(champion, baseline, known))))
     return tuple(found)
 
 
@@ -124,31 +140,40 @@ def _chain(names: tuple[str, ...], settings: Mapping[str, Settings]) -> Iterator
         yield Arm(name, settings[name], before)
 
 
-def _added(
-    baseline: Settings, known: list[Technique], space: Space, champion: Settings | None
-) -> Iterator[Arm]:
+def _added(baseline: Settings, known: list[Technique], space: Space) -> Iterator[Arm]:
     yield Arm(BASELINE, baseline)
     for technique in known:
         if not technique.is_on(baseline) and baseline.get(technique.needs, True):
-            value = _value(technique, space.searched.get(technique.setting), champion)
-            yield Arm(f"{BASELINE} + {technique.name}", technique.added(baseline, value), BASELINE)
+            value = _value(technique, space.searched.get(technique.setting))
+            settings = technique.added(baseline, value)
+            if value in _PLANS:
+                settings = {**settings, "schedule_epochs": _plan_epochs(space.budget)}
+            yield Arm(f"{BASELINE} + {technique.name}", settings, BASELINE)
 
 
 def _taken(champion: Settings, baseline: Settings, known: list[Technique]) -> Iterator[Arm]:
     yield Arm(CHAMPION, champion)
+    named = {technique.setting for technique in known if technique.is_on(champion)}
     for technique in known:
-        without = technique.taken(champion, baseline)
-        if technique.is_on(champion) and without != champion:
-            yield Arm(f"{CHAMPION} - {technique.name}", without, CHAMPION)
+        name, without = technique.name, technique.taken(champion, baseline)
+        if not technique.is_on(champion):
+            # A word that no technique is named after is taken back to the baseline's.
+            name = technique.setting
+            if not isinstance(technique.on, str) or name in named or not champion.get(technique.needs, True):
+                continue
+            named.add(name)
+            without = {**champion, name: baseline[name]}
+        if without != champion:
+            yield Arm(f"{CHAMPION} - {name}", without, CHAMPION)
 
 
-def _value(technique: Technique, searched: BaseDistribution | None, champion: Settings | None) -> Setting:
-    """The champion's number, or the middle of the searched range, or the usual one."""
-    if not isinstance(technique.on, float):
-        return technique.on
-    if champion is not None and technique.is_on(champion):
-        return champion[technique.setting]
-    if isinstance(searched, FloatDistribution | IntDistribution):
+def _value(technique: Technique, searched: BaseDistribution | None) -> Setting:
+    """The middle of the searched range, or the usual one."""
+    if isinstance(technique.on, float) and isinstance(searched, FloatDistribution | IntDistribution):
         low, high = searched.low, searched.high
         return float((low * high) ** 0.5 if searched.log else (low + high) / 2)
     return technique.on
+
+
+def _plan_epochs(budget: Budget) -> int:
+    return max(1, min(budget.epochs, _PLAN_IN_PATIENCES * budget.patience))

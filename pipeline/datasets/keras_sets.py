@@ -93,14 +93,13 @@ def imdb_sequences(size: Size) -> Data:
 def imdb_words() -> tuple[str, ...] | None:
     """Each word by its number in `imdb` and `imdb_sequences`: four marks, then the commonest word first.
 
-    Read from `imdb_word_index.json` in the mirror folder, or where it is not there downloaded by Keras. None,
-    with a logged warning, where neither gives the words: a report has the numbers then.
+    Read from `imdb_word_index.json` in the mirror folder, or downloaded by Keras where there is no mirror.
+    None, with a logged warning, where the words are not found: a report has no texts then.
     """
     folder = os.environ.get("PIPELINE_DATA", "")
     file = Path(folder, "imdb_word_index.json")
     try:
-        mirrored = folder and file.exists()
-        ranks = json.loads(file.read_text(encoding="utf-8")) if mirrored else _downloaded_word_index()
+        ranks = json.loads(file.read_text(encoding="utf-8")) if folder else _downloaded_word_index()
         by_rank = {rank: word for word, rank in ranks.items()}
         return ("<padding>", "<start>", "<rare>", "<unused>", *(by_rank[n + 1] for n in range(len(ranks))))
     except Exception as error:

@@ -130,7 +130,8 @@ class ForFit:
                 folder / EVENTS_FOLDER,
                 histogram_freq=1,
                 write_graph=True,
-                embeddings_freq=1 if self._embeddings else 0,
+                # Keras would write the whole model after each epoch; see `_show_embeddings`.
+                embeddings_freq=0,
             )
             self.callbacks.append(board)
         if CHECKPOINT in keeps:

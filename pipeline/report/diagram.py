@@ -1,19 +1,21 @@
 """What a model looks like: Keras's diagram of it, and its summary."""
 
+import contextlib
 from pathlib import Path
 
 import keras
 
 
 def draw(model: keras.Model, file: Path) -> Path | None:
-    """Keras's diagram of the layers with their shapes; None where Graphviz is not installed."""
-    try:
+    """Keras's diagram of the layers with their shapes; None where Graphviz is missing or fails.
+
+    Within a notebook Keras says that it is missing by no exception.
+    """
+    with contextlib.suppress(ImportError, OSError, AssertionError):
         keras.utils.plot_model(
             model, to_file=str(file), show_shapes=True, show_layer_activations=True, dpi=72
         )
-    except ImportError:
-        return None
-    return file
+    return file if file.exists() else None
 
 
 def summary(model: keras.Model) -> str:

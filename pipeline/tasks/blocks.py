@@ -5,6 +5,7 @@ structure, and differ only in numbers. `batch_normalization = false`, `max_norm 
 settings such as `activation` do change it.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,7 +120,11 @@ def batch_normalization(settings: Settings, **own: Any) -> list[keras.layers.Lay
 
 def dropout(settings: Settings) -> keras.layers.Layer:
     """Dropout, of rate zero where it is off."""
-    return keras.layers.Dropout(on(settings, "dropout"))
+    rate = on(settings, "dropout")
+    if not rate:
+        # As Keras does for any other rate: the layers after it begin with the same weights either way.
+        random.randint(1, int(1e9))  # noqa: S311
+    return keras.layers.Dropout(rate)
 
 
 def scaling(settings: Settings, train: Split, white: float | None = None) -> list[keras.layers.Layer]:

@@ -11,6 +11,7 @@ from pipeline.tasks.task import Task
 from pipeline.values import Array, Data, Settings
 
 _WIDTHS = (16, 16)
+_LAST_MARK = 3
 
 
 def build(settings: Settings, data: Data) -> keras.Model:
@@ -27,7 +28,11 @@ def texts(inputs: Array) -> list[str] | None:
     words = keras_sets.imdb_words()
     if words is None:
         return None
-    return [", ".join(words[number] for number in np.flatnonzero(row)[::-1]) for row in inputs]
+    # The first four numbers are marks and no words.
+    return [
+        ", ".join(words[number] for number in np.flatnonzero(row)[::-1] if number > _LAST_MARK)
+        for row in inputs
+    ]
 
 
 TASK = Task(

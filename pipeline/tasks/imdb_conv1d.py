@@ -37,8 +37,9 @@ def texts(inputs: Array) -> list[str] | None:
     words = keras_sets.imdb_words()
     if words is None:
         return None
-    marks = ("", "", "–", "")  # of padding, of the beginning, of rare words, and none
-    return [" ".join(filter(None, ((*marks, *words[4:])[number] for number in row))) for row in inputs]
+    # The first four stand for padding, the beginning, rare words, and nothing.
+    shown = ["", "", "–", "", *words[4:]]
+    return [" ".join(filter(None, (shown[number] for number in row))) for row in inputs]
 
 
 TASK = Task(

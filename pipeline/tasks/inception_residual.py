@@ -17,7 +17,7 @@ _FILTERS = 128
 def build(settings: Settings, data: Data) -> keras.Model:
     """Four branches of 128 filters, a residual block that halves the picture, one of the same size; RMSprop.
 
-    BatchNormalization after each convolution, Dropout before the softmax.
+    BatchNormalization after each convolution but those beside a residual block, Dropout before the softmax.
     """
     pictures = keras.Input(data.train.one_input.shape[1:], name="picture")
     scaled = blocks.through(pictures, blocks.scaling(settings, data.train, white=255.0))

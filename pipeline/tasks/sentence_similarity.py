@@ -1,4 +1,4 @@
-"""Sentence similarity: one LSTM reads two sentences, do they agree?"""
+"""Sentence similarity: one LSTM reads two sentences, does the left one claim more?"""
 
 import keras
 

@@ -31,6 +31,7 @@ class Recorder:
         folds: of each trial.
         apart: a process of its own that writes, where training leaves no time for it; else a thread does.
         curve_files: what every trial gets of its curves as files; None for nothing.
+        kept: what is said of the rest when the store has failed.
 
     Raises:
         RunError: from any method, when the store has failed for good.
@@ -42,7 +43,9 @@ class Recorder:
         folds: int,
         apart: Process | None = None,
         curve_files: CurveFiles | None = None,
+        kept: str = "the study is kept: run the same command again to go on",
     ) -> None:
+        self._kept = kept
         self._folds = folds
         of_parent = (parent.run_id, parent.experiment_id)
         self._writer = apart or _Thread(Writer(parent.client, *of_parent))
@@ -87,10 +90,7 @@ class Recorder:
 
     def _raise_failure(self) -> None:
         if self._writer.failure:
-            raise RunError(
-                f"MLflow cannot be written any more ({self._writer.failure}); the study is kept: run the"
-                " same command again to go on"
-            )
+            raise RunError(f"MLflow cannot be written any more ({self._writer.failure}); {self._kept}")
 
 
 class _Thread:

@@ -71,6 +71,8 @@ def _assert_same(ours: Trial, theirs: Trial, limit: float) -> None:
             np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=0, atol=100 * limit, err_msg=mine.path)
 
 
+# Not dual_camera: in 64 bits Keras's gradient of its depthwise convolutions takes 14 GB and half an hour on
+# two cores. separable_images has such layers, and test_equality.py has dual_camera itself.
 EPOCHS = {
     "iris": 30,
     "fashion_mnist": 10,
@@ -81,14 +83,13 @@ EPOCHS = {
     "question_answering": 2,
     "posts": 2,
     "sentence_similarity": 5,
-    "dual_camera": 1,
     "separable_images": 2,
     "inception_residual": 2,
 }
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in tasks.NAMES]
+    "name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in EPOCHS]
 )
 def test_epochs_of_a_task_equal_model_fit(
     name: str, tmp_path: Path, prescribe: Callable[[str], None]

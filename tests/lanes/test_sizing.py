@@ -140,7 +140,7 @@ def test_lanes_lose_where_a_step_of_each_takes_longer_than_one_of_model_fit(
     program = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 0.012 / lanes).make(4)
     assert sizing.loses(program, None, 0.003) == sizing.loses(program, None, 0.004) == ""
     assert sizing.loses(program, None, 0.002) == (
-        "lanes would take 3 ms a step for each trial here, and model.fit takes 2 ms"
+        "a step of it would take 3 ms in lanes here, and takes 2 ms alone"
     )
 
 

@@ -104,15 +104,12 @@ def pays(program: Program, values: Values, fewer: int, epochs: int, seconds: flo
 def loses(program: Program, values: Values, plain: float) -> str:
     """Why lanes would be the slower way to train a model; empty where they are not.
 
-    plain: seconds that a step of the model takes `model.fit`, which trains one at a time.
+    plain: seconds of a step of the model alone, which `model.fit` on JAX takes at least.
     """
     lane = _lane_step(program, values)
     if lane <= plain:
         return ""
-    return (
-        f"lanes would take {lane * 1e3:.3g} ms a step for each trial here, and model.fit takes"
-        f" {plain * 1e3:.3g} ms"
-    )
+    return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and takes {plain * 1e3:.3g} ms alone"
 
 
 def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:
