@@ -141,10 +141,9 @@ def _stages(
     for kind in dict.fromkeys(kinds):
         own = tuple(group for group, its in zip(groups, kinds, strict=True) if its == kind)
         trainings: list[_Training] = []
-        # Seed after seed, as those that train in lanes at the same time see their rows in the same order.
-        for repeat in range(asked["seeds"]):
-            seed = derived(asked["seed"], repeat)
-            for settings, names in _distinct(own):
+        for settings, names in _distinct(own):
+            for repeat in range(asked["seeds"]):
+                seed = derived(asked["seed"], repeat)
                 trainings.append(_Training(number, settings, repeat, seed, names))
                 number += 1
         yield _Stage(own, space.with_epochs(kind[1]), task.load(kind[0]), trainings)
@@ -182,6 +181,8 @@ def _train(asked: Mapping[str, Any], task: Task, stage: _Stage, parent: Parent, 
         asked["lanes"],
         asked["seed"],
         len(waiting),
+        # Arms of one seed share it, and seeds do not: otherwise an interval would know nothing of it.
+        own_orders=True,
     )
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,

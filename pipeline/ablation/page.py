@@ -16,8 +16,7 @@ _NOTE = (
     "Each line is a difference of scores on the test rows between models that differ in one thing, trained"
     " from the same seeds: the mean over the seeds with its 95\u00a0% interval (Student's t of the pairs). It"
     " tells what other seeds would change, not what other rows would. Of twenty intervals one leaves out zero"
-    " by chance. In lanes, trainings that begin together also see their rows in the same order, which the"
-    " intervals do not know of. Nothing was chosen by these scores."
+    " by chance. Nothing was chosen by these scores."
 )
 MISSING = "No seed finished, so these are not compared"
 

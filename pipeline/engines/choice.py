@@ -21,7 +21,8 @@ class Order:
     name: auto, lanes or fit. folds: the data of each, one for training without folds. whole: the split that
     folds are taken from, else None. lanes: of a program, None to choose. seed: the study's. trials: as
     many as there will be, at most. keeps: what a trial keeps besides its model, by the names of
-    the parameter `callbacks`, of which an engine does its part.
+    the parameter `callbacks`, of which an engine does its part. own_orders: whether lanes see their rows each
+    in an order that derives from its own seed, as trainings by fit do.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Order:
     seed: int
     trials: int
     keeps: Collection[str] = ()
+    own_orders: bool = False
 
 
 def name_of(asked: str) -> str:
@@ -99,5 +101,6 @@ def _make(order: Order, folder: Path) -> Engine:
         trials=order.trials,
         keeps=order.keeps,
         fit_if_faster=order.name == "auto",
+        own_orders=order.own_orders,
     )
     return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -160,9 +160,21 @@ def lanes_engine(
     seed: int = 0,
     whole: Split | None = None,
     objective: Objective = OBJECTIVE,
+    own_orders: bool = False,
 ) -> LanesEngine:
     folds = [data] if isinstance(data, Data) else data
-    return LanesEngine(build, folds, whole, limits, objective, folder, lanes=lanes, seed=seed, trials=100)
+    return LanesEngine(
+        build,
+        folds,
+        whole,
+        limits,
+        objective,
+        folder,
+        lanes=lanes,
+        seed=seed,
+        trials=100,
+        own_orders=own_orders,
+    )
 
 
 def in_lanes(

@@ -225,3 +225,36 @@ def test_a_trial_of_a_refilled_lane_is_replayed_by_fit(data: Data, tmp_path: Pat
     elsewhere = replace(late, replay=replace(replay, first_epoch=replay.first_epoch + 1))
     other = one_by_one(mlp, data, limits, tmp_path / "fit", [elsewhere])
     assert max(relative(ours[late.number].curve, other[late.number].curve).values()) > 6e-4
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_with_orders_of_their_own_each_sees_its_rows_as_if_it_were_alone(
+    shuffle: bool, data: Data, tmp_path: Path
+) -> None:
+    """Of the same seed even in another program; refilled lanes, too."""
+    lengths = {"batch_size": 16, "shuffle": shuffle, "dropout": 0.0}
+    candidates = each(*({**lengths, "units": units} for units in (8, 8, 8, 5)))
+    candidates = [replace(one, seed=50 + one.number % 3) for one in candidates]
+    limits = budget(epochs=3)
+    engine = lanes_engine(mlp, data, limits, tmp_path, 2, own_orders=True)
+    ours = in_lanes(engine, candidates)
+    for candidate in candidates:
+        replay = ours[candidate.number].outcome.replay
+        assert (replay.seed, replay.program, replay.first_epoch) == (candidate.seed, 0, 0)
+    theirs = one_by_one(mlp, data, limits, tmp_path / "fit", replayed(candidates, ours))
+    for number, trial in ours.items():
+        differences = relative(trial.curve[:1], theirs[number].curve[:1])
+        # Some steps of a small model, as in test_equality.py.
+        assert max(differences.values()) <= 2e-5
+    (alone,) = in_lanes(
+        lanes_engine(mlp, data, limits, tmp_path / "alone", 2, own_orders=True), candidates[2:3]
+    ).values()
+    # The third was admitted when another had ended.
+    assert relative(alone.curve, ours[2].curve) == dict.fromkeys(alone.curve[0], 0.0)
+
+
+def test_without_them_lanes_that_begin_together_share_one(data: Data, tmp_path: Path) -> None:
+    candidates = each({"dropout": 0.0}, {"dropout": 0.0})
+    ours = in_lanes(lanes_engine(mlp, data, budget(epochs=1), tmp_path, 2), candidates)
+    replays = {trial.outcome.replay for trial in ours.values()}
+    assert len(replays) == 1

@@ -67,12 +67,20 @@ class Call:
 class Berth:
     """Runs one program: refills its lanes from those who wait, and calls it.
 
-    seed: of the study, for the row orders.
+    seed: of the study, for the row orders. own_orders: whether they derive from each training's own seed.
     """
 
     def __init__(
-        self, key: Key, program: Program, seed: int, folds: Sequence[Data], watcher: Executor
+        self,
+        key: Key,
+        program: Program,
+        seed: int,
+        folds: Sequence[Data],
+        watcher: Executor,
+        *,
+        own_orders: bool,
     ) -> None:
+        self._own_orders = own_orders
         self.key = key
         self.waiting: deque[Entry] = deque()
         self.call: Call | None = None
@@ -159,13 +167,26 @@ class Berth:
         return self._program.orders([self._order(self.epoch + later) for later in range(epochs)])
 
     def _order(self, epoch: int) -> Array:
+        """(rows,) of all lanes, or (lanes, rows) where each has its own."""
         key = self.key
+        if self._own_orders:
+            return np.stack([self._own_order(entry, epoch) for entry in self.entries])
         order = rows.order(self._seed, key.number, epoch, key.learn_rows, shuffle=key.shuffle)
         if len(self._folds) == 1:
             return order
         return np.stack([self._fold_rows(entry)[0][order] for entry in self.entries])
 
+    def _own_order(self, entry: Entry | None, epoch: int) -> Array:
+        """As `model.fit` alone would have it; a free lane has any."""
+        rows_, seed, later = self.key.learn_rows, 0, 0
+        if entry:
+            seed, later = entry.candidate.seed, epoch - entry.first_epoch
+        return rows.order(seed, 0, later, rows_, shuffle=self.key.shuffle)
+
     def _check_order(self) -> Array | None:
+        if self._own_orders:
+            each = np.arange(self.key.check_rows, dtype=np.int32)
+            return np.tile(each, (len(self.entries), 1))
         if len(self._folds) == 1:
             return None
         return np.stack([self._fold_rows(entry)[1] for entry in self.entries]).astype(np.int32)

@@ -37,6 +37,7 @@ class Builder:
         trials: as many as there will be, at most.
         clock: is told how long compiling took.
         fit_if_faster: refuses models that `model.fit` would train faster here.
+        own_orders: each lane sees its rows in an order of its own.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -51,8 +52,9 @@ class Builder:
         clock: Clock,
         *,
         fit_if_faster: bool = False,
+        own_orders: bool = False,
     ) -> None:
-        self._fit_if_faster = fit_if_faster
+        self._fit_if_faster, self._own_orders = fit_if_faster, own_orders
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -64,7 +66,7 @@ class Builder:
         self._mesh = devices.mesh(lanes)
         self._given, self._chosen = lanes is not None, False
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
-        self._data = devices.DataOnDevices(folds, whole, self._mesh)
+        self._data = devices.DataOnDevices(folds, whole, self._mesh, own_orders=own_orders)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._twins: dict[str, Twin] = {}
@@ -194,6 +196,8 @@ class Builder:
         if data.fold is not None:
             learn = data.fold.learn.astype(np.int32)
             check = np.tile(data.fold.check.astype(np.int32), (program.lanes, 1))
+        elif self._own_orders:
+            check = np.tile(np.arange(data.validation.rows, dtype=np.int32), (program.lanes, 1))
         with entry.twin.lock:
             batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
             orders = (program.orders([learn]), check)

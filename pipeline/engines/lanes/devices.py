@@ -24,12 +24,16 @@ def mesh(lanes: int | None) -> Mesh:
 class DataOnDevices:
     """The rows of a study, put once on every device of a mesh, in the types in which they are stored.
 
-    folds: one for training without folds.
+    folds: one for training without folds. own_orders: whether each lane sees its rows in an order of its own,
+    which with folds it does anyway.
     """
 
-    def __init__(self, folds: Sequence[Data], whole: Split | None, on: Mesh) -> None:
+    def __init__(
+        self, folds: Sequence[Data], whole: Split | None, on: Mesh, *, own_orders: bool = False
+    ) -> None:
         everywhere = NamedSharding(on, PartitionSpec())
 
+        self._own = own_orders or whole is not None
         self._folds, self._whole, self._everywhere = folds, whole, everywhere
         self._there: tuple[Batch, Batch] | None = None
 
@@ -40,7 +44,7 @@ class DataOnDevices:
             train = self._put(self._whole or data.train, model)
             self._there = (train, train if self._whole else self._put(data.validation, model))
         data = self._folds[fold]
-        return Rows(*self._there, data.train.rows, data.validation.rows, own=self._whole is not None)
+        return Rows(*self._there, data.train.rows, data.validation.rows, own=self._own)
 
     def _put(self, split: Split, model: keras.Model) -> Batch:
         put: Batch = jax.device_put(rows.for_keras(split, model), self._everywhere)

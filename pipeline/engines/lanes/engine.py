@@ -54,6 +54,8 @@ class LanesEngine:
         trials: as many as there will be, at most.
         keeps: what a trial keeps besides its model, see `finishing.Finisher`.
         fit_if_faster: refuses models that `model.fit` would train faster here.
+        own_orders: each training sees its rows in an order that derives from its own seed, whatever trains
+            beside it; otherwise all lanes of a program share one, which is faster.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -70,6 +72,7 @@ class LanesEngine:
         trials: int,
         keeps: Collection[str] = (),
         fit_if_faster: bool = False,
+        own_orders: bool = False,
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective, self._seed = tuple(folds), budget, objective, seed
@@ -83,8 +86,10 @@ class LanesEngine:
             trials,
             self._clock,
             fit_if_faster=fit_if_faster,
+            own_orders=own_orders,
         )
-        self._finisher = Finisher(objective, self._folds[0], folder, seed, keeps)
+        self._own_orders = own_orders
+        self._finisher = Finisher(objective, self._folds[0], folder, seed, keeps, own_orders=own_orders)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
         self._candidates: dict[int, Candidate] = {}
         self._building: dict[Future[list[Entry]], Candidate] = {}
@@ -191,7 +196,7 @@ class LanesEngine:
             for candidate in {entry.candidate.number: entry.candidate for entry in entries}.values():
                 self._refuse(candidate, str(refusal), events)
             return
-        berth = Berth(key, program, self._seed, self._folds, self._watcher)
+        berth = Berth(key, program, self._seed, self._folds, self._watcher, own_orders=self._own_orders)
         berth.waiting.extend(entry for entry in entries if entry.candidate.number in self._candidates)
         self._berths[key] = berth
 

@@ -56,7 +56,7 @@ class Epoch:
         budget: of a trial.
         layout: of the lanes.
         sizes: of its batches.
-        own_rows: whether each lane has rows of its own (folds), told by their numbers.
+        own_rows: whether each lane has rows or an order of its own, told by their numbers.
         with_means: adds to an epoch's logs what Keras does not log.
     """
 

@@ -28,8 +28,16 @@ class Finisher:
     """
 
     def __init__(
-        self, objective: Objective, data: Data, folder: Path, seed: int, keeps: Collection[str] = ()
+        self,
+        objective: Objective,
+        data: Data,
+        folder: Path,
+        seed: int,
+        keeps: Collection[str] = (),
+        *,
+        own_orders: bool = False,
     ) -> None:
+        self._own_orders = own_orders
         self._objective, self._data, self._folder, self._seed = objective, data, folder, seed
         self._keeps = keeps
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finisher")
@@ -81,9 +89,14 @@ class Finisher:
             metrics=metrics,
             model_file=folder / MODEL_FILE,
             predictions_file=self._predict(entry, values, folder),
-            replay=Replay(self._seed, entry.key.number, entry.first_epoch, lanes),
+            replay=self._replay(entry, lanes),
             folder=self._keep(entry, best_epoch, folder),
         )
+
+    def _replay(self, entry: Entry, lanes: int) -> Replay:
+        if self._own_orders:
+            return Replay(entry.candidate.seed, 0, 0, lanes)
+        return Replay(self._seed, entry.key.number, entry.first_epoch, lanes)
 
     def _keep(self, entry: Entry, best_epoch: int, folder: Path) -> Path | None:
         """A folder with what the trial keeps besides its model, which is saved; None for nothing."""

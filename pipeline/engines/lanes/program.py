@@ -37,8 +37,8 @@ class Report:
 class Rows:
     """The rows of a program, on its devices: train and check are (inputs, targets, weights or None).
 
-    own: whether each lane has rows of its own (folds). Then both are the whole training split, and a call is
-    told the numbers of `learn_rows` and `check_rows` of them.
+    own: whether each lane has rows of its own (with folds, of the whole training split), or an order of its
+    own. Then a call is told the numbers of `learn_rows` and `check_rows` of them.
     """
 
     train: Batch
