@@ -15,12 +15,14 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 <title>{{ title }}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; }
+body { max-width: 85rem; margin: 2rem auto; padding: 0 1rem; }
+p { max-width: 60rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; }
 td { vertical-align: top; }
 td:not(:last-child) { white-space: nowrap; }
 th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ccc; }
-img { max-width: 100%; }
+img { max-width: min(100%, 60rem); }
 pre { font-size: 13px; overflow-x: auto; }
 </style>
 </head>
@@ -34,12 +36,12 @@ pre { font-size: 13px; overflow-x: auto; }
 <p>{{ section.note }}</p>
 {% endif %}
 {% if section.rows %}
-<table>
+<div class="table"><table>
 <tr>{% for cell in section.rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in section.rows[1:] %}
 <tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}
-</table>
+</table></div>
 {% endif %}
 {% if section.picture %}
 <img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(section.picture) }}">
