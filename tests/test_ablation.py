@@ -16,6 +16,7 @@ from pipeline.__main__ import main
 from pipeline.ablation import page, plan
 from pipeline.ablation.differences import Difference, of_group
 from pipeline.ablation.plan import TECHNIQUES, Arm, Group, groups
+from pipeline.engines import rows
 from pipeline.metrics import CLASSIFICATION
 from pipeline.tasks import NAMES, find, iris
 from pipeline.values import Metric
@@ -291,6 +292,27 @@ class TestCommand:
         assert "groups: must be all, or of width, added, but is 'widht'" in err
         assert self.ablate("--space=own.toml", "--groups=taken") == 2
         assert "taken needs a study" in capsys.readouterr().err
+
+    def test_arms_of_one_seed_see_their_rows_in_one_order(
+        self, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE)
+        seen: dict[int, list[np.ndarray]] = {}
+        ours = rows.order
+
+        def noting(seed: int, *place: int, shuffle: bool) -> np.ndarray:
+            found = ours(seed, *place, shuffle=shuffle)
+            seen.setdefault(seed, []).append(found)
+            return found
+
+        monkeypatch.setattr(rows, "order", noting)
+        assert self.ablate("--space=own.toml", "--groups=width") == 0
+        (first, second) = seen.values()
+        for orders in (first, second):
+            # Two arms of an epoch each.
+            assert len({order.tobytes() for order in orders}) == 1
+            assert len(orders) >= 2
+        assert not np.array_equal(first[0], second[0])
 
     def test_the_champion_s_study_and_trial_are_recorded(
         self, workplace: Path, capsys: pytest.CaptureFixture

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -33,35 +33,45 @@ class Difference:
     high: float
     score: float
     seeds: int
-    change: str = ""
+    change: str
 
 
 def of_group(group: Group, scores: Scores, metrics: Sequence[str]) -> list[Difference]:
     """Every comparison of a group by every metric; none for an arm that no seed finished."""
-    settings = {arm.name: arm.settings for arm in group.arms}
+    arms = {arm.name: arm for arm in group.arms}
     return [
-        replace(_difference(arm.name, arm.against, metric, scores), change=_change(settings, arm))
+        _difference(arm, arms[arm.against], metric, scores)
         for arm in group.arms
         for metric in metrics
         if arm.against and scores[arm.name].keys() & scores[arm.against].keys()
     ]
 
 
-def _change(settings: Mapping[str, Settings], arm: Arm) -> str:
-    before = settings[arm.against]
+def _change(before: Settings, after: Settings) -> str:
     return ", ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in arm.settings.items()
+        for name, value in after.items()
         if value != before[name]
     )
 
 
-def _difference(arm: str, against: str, metric: str, scores: Scores) -> Difference:
-    seeds = sorted(scores[arm].keys() & scores[against].keys())
-    own = np.array([scores[arm][seed][metric] for seed in seeds])
-    pairs = own - np.array([scores[against][seed][metric] for seed in seeds])
+def _difference(arm: Arm, against: Arm, metric: str, scores: Scores) -> Difference:
+    ours, theirs = scores[arm.name], scores[against.name]
+    seeds = sorted(ours.keys() & theirs.keys())
+    own = np.array([ours[seed][metric] for seed in seeds])
+    pairs = own - np.array([theirs[seed][metric] for seed in seeds])
     mean, half = float(pairs.mean()), math.nan
     if len(seeds) > 1:
         error = float(pairs.std(ddof=1)) / math.sqrt(len(seeds))
         half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(seeds) - 1)) * error
-    return Difference(arm, against, metric, mean, mean - half, mean + half, float(own.mean()), len(seeds))
+    return Difference(
+        arm.name,
+        against.name,
+        metric,
+        mean,
+        mean - half,
+        mean + half,
+        float(own.mean()),
+        len(seeds),
+        _change(against.settings, arm.settings),
+    )

@@ -34,6 +34,8 @@ IMDB_SEQUENCE_WORDS, IMDB_SEQUENCE_LENGTH = 2_000, 500
 # Keras's imdb.load_data: its seed, the number that opens a review, the one for rare words, and the shift
 # of all others (https://keras.io/api/datasets/imdb).
 _IMDB_SEED, _IMDB_START, _IMDB_RARE, _IMDB_SHIFT = 113, 1, 2, 3
+IMDB_MARKS = ("<padding>", "<start>", "<rare>", "<unused>")
+"""What the first numbers stand for, which are no words."""
 
 # SHA-256 of (x_train, y_train, x_test, y_test) as keras.datasets gives them (see digests.of_arrays).
 PUBLISHED = {
@@ -101,7 +103,7 @@ def imdb_words() -> tuple[str, ...] | None:
     try:
         ranks = json.loads(file.read_text(encoding="utf-8")) if folder else _downloaded_word_index()
         by_rank = {rank: word for word, rank in ranks.items()}
-        return ("<padding>", "<start>", "<rare>", "<unused>", *(by_rank[n + 1] for n in range(len(ranks))))
+        return (*IMDB_MARKS, *(by_rank[n + 1] for n in range(len(ranks))))
     except Exception as error:
         # Keras raises a bare Exception when a download fails, and anything may stand in a file.
         _log.warning("the words of imdb's reviews are not known: %s: %s", type(error).__name__, error)

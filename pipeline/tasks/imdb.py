@@ -11,7 +11,6 @@ from pipeline.tasks.task import Task
 from pipeline.values import Array, Data, Settings
 
 _WIDTHS = (16, 16)
-_LAST_MARK = 3
 
 
 def build(settings: Settings, data: Data) -> keras.Model:
@@ -28,10 +27,9 @@ def texts(inputs: Array) -> list[str] | None:
     words = keras_sets.imdb_words()
     if words is None:
         return None
-    # The first four numbers are marks and no words.
+    marks = len(keras_sets.IMDB_MARKS)
     return [
-        ", ".join(words[number] for number in np.flatnonzero(row)[::-1] if number > _LAST_MARK)
-        for row in inputs
+        ", ".join(words[number] for number in np.flatnonzero(row)[::-1] if number >= marks) for row in inputs
     ]
 
 

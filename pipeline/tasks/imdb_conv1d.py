@@ -37,8 +37,9 @@ def texts(inputs: Array) -> list[str] | None:
     words = keras_sets.imdb_words()
     if words is None:
         return None
-    # The first four stand for padding, the beginning, rare words, and nothing.
-    shown = ["", "", "–", "", *words[4:]]
+    # Of the marks only that of a rare word stands for something that was said.
+    marks = ["–" if mark == "<rare>" else "" for mark in keras_sets.IMDB_MARKS]
+    shown = [*marks, *words[len(marks) :]]
     return [" ".join(filter(None, (shown[number] for number in row))) for row in inputs]
 
 
