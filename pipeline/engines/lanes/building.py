@@ -10,8 +10,9 @@ import numpy as np
 
 from pipeline.engines import rows
 from pipeline.engines.lanes import devices, selfcheck, signature, sizing
-from pipeline.engines.lanes.berth import Entry, Key
 from pipeline.engines.lanes.clock import Clock
+from pipeline.engines.lanes.entries import Entry, Key
+from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.twin import Batch, Twin
@@ -36,8 +37,8 @@ class Builder:
         lanes: of each program; None to choose.
         trials: as many as there will be, at most.
         clock: is told how long compiling took.
+        orders: in which lanes see their rows.
         fit_if_faster: refuses models that `model.fit` would train faster here.
-        own_orders: each lane sees its rows in an order of its own.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -51,10 +52,10 @@ class Builder:
         trials: int,
         clock: Clock,
         *,
+        orders: Orders,
         fit_if_faster: bool = False,
-        own_orders: bool = False,
     ) -> None:
-        self._fit_if_faster, self._own_orders = fit_if_faster, own_orders
+        self._fit_if_faster, self._orders = fit_if_faster, orders
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -66,7 +67,7 @@ class Builder:
         self._mesh = devices.mesh(lanes)
         self._given, self._chosen = lanes is not None, False
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
-        self._data = devices.DataOnDevices(folds, whole, self._mesh, own_orders=own_orders)
+        self._data = devices.DataOnDevices(folds, whole, self._mesh, by_lane=orders.by_lane)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._twins: dict[str, Twin] = {}
@@ -192,12 +193,7 @@ class Builder:
 
     def _compare(self, program: Program, entry: Entry) -> None:
         data = self._folds[entry.fold]
-        learn, check = np.arange(data.train.rows, dtype=np.int32), None
-        if data.fold is not None:
-            learn = data.fold.learn.astype(np.int32)
-            check = np.tile(data.fold.check.astype(np.int32), (program.lanes, 1))
-        elif self._own_orders:
-            check = np.tile(np.arange(data.validation.rows, dtype=np.int32), (program.lanes, 1))
+        learn, check = self._orders.unshuffled(entry, program.lanes)
         with entry.twin.lock:
             batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
             orders = (program.orders([learn]), check)

@@ -24,16 +24,16 @@ def mesh(lanes: int | None) -> Mesh:
 class DataOnDevices:
     """The rows of a study, put once on every device of a mesh, in the types in which they are stored.
 
-    folds: one for training without folds. own_orders: whether each lane sees its rows in an order of its own,
-    which with folds it does anyway.
+    folds: one for training without folds. by_lane: whether programs are told the rows of each lane, as they
+    always are of folds.
     """
 
     def __init__(
-        self, folds: Sequence[Data], whole: Split | None, on: Mesh, *, own_orders: bool = False
+        self, folds: Sequence[Data], whole: Split | None, on: Mesh, *, by_lane: bool = False
     ) -> None:
         everywhere = NamedSharding(on, PartitionSpec())
 
-        self._own = own_orders or whole is not None
+        self._own = by_lane or whole is not None
         self._folds, self._whole, self._everywhere = folds, whole, everywhere
         self._there: tuple[Batch, Batch] | None = None
 

@@ -16,10 +16,12 @@ from typing import Any
 import keras
 
 from pipeline.engines.engine import Event, Times
-from pipeline.engines.lanes.berth import Berth, Call, Entry, Key
+from pipeline.engines.lanes.berth import Berth, Call
 from pipeline.engines.lanes.building import Builder
 from pipeline.engines.lanes.clock import Clock
+from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.finishing import Finisher
+from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
@@ -75,7 +77,8 @@ class LanesEngine:
         own_orders: bool = False,
     ) -> None:
         self._clock = Clock()
-        self._folds, self._budget, self._objective, self._seed = tuple(folds), budget, objective, seed
+        self._folds, self._budget, self._objective = tuple(folds), budget, objective
+        self._orders = Orders(seed, self._folds, own=own_orders)
         self._builder = Builder(
             build,
             self._folds,
@@ -85,11 +88,10 @@ class LanesEngine:
             lanes,
             trials,
             self._clock,
+            orders=self._orders,
             fit_if_faster=fit_if_faster,
-            own_orders=own_orders,
         )
-        self._own_orders = own_orders
-        self._finisher = Finisher(objective, self._folds[0], folder, seed, keeps, own_orders=own_orders)
+        self._finisher = Finisher(objective, self._folds[0], folder, self._orders, keeps)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
         self._candidates: dict[int, Candidate] = {}
         self._building: dict[Future[list[Entry]], Candidate] = {}
@@ -196,7 +198,7 @@ class LanesEngine:
             for candidate in {entry.candidate.number: entry.candidate for entry in entries}.values():
                 self._refuse(candidate, str(refusal), events)
             return
-        berth = Berth(key, program, self._seed, self._folds, self._watcher, own_orders=self._own_orders)
+        berth = Berth(key, program, self._orders, self._watcher)
         berth.waiting.extend(entry for entry in entries if entry.candidate.number in self._candidates)
         self._berths[key] = berth
 

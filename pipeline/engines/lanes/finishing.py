@@ -9,11 +9,12 @@ import numpy as np
 
 from pipeline.engines import callbacks
 from pipeline.engines.engine import MODEL_FILE
-from pipeline.engines.lanes.berth import Entry
+from pipeline.engines.lanes.entries import Entry
+from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.predictor import Predictor
 from pipeline.engines.lanes.twin import Values
 from pipeline.engines.models import save_predictions
-from pipeline.values import Data, Objective, Outcome, Replay
+from pipeline.values import Data, Objective, Outcome
 
 
 class Finisher:
@@ -23,7 +24,7 @@ class Finisher:
         objective: the logged metric that scores a trial.
         data: whose validation rows are predicted.
         folder: where the trained models are put; it exists.
-        seed: the study's.
+        orders: that the trainings had.
         keeps: of `checkpoint` and `activations`, what a trial keeps besides its model.
     """
 
@@ -32,13 +33,10 @@ class Finisher:
         objective: Objective,
         data: Data,
         folder: Path,
-        seed: int,
+        orders: Orders,
         keeps: Collection[str] = (),
-        *,
-        own_orders: bool = False,
     ) -> None:
-        self._own_orders = own_orders
-        self._objective, self._data, self._folder, self._seed = objective, data, folder, seed
+        self._objective, self._data, self._folder, self._orders = objective, data, folder, orders
         self._keeps = keeps
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self._predictors: dict[str, Predictor] = {}
@@ -89,14 +87,9 @@ class Finisher:
             metrics=metrics,
             model_file=folder / MODEL_FILE,
             predictions_file=self._predict(entry, values, folder),
-            replay=self._replay(entry, lanes),
+            replay=self._orders.replay(entry, lanes),
             folder=self._keep(entry, best_epoch, folder),
         )
-
-    def _replay(self, entry: Entry, lanes: int) -> Replay:
-        if self._own_orders:
-            return Replay(entry.candidate.seed, 0, 0, lanes)
-        return Replay(self._seed, entry.key.number, entry.first_epoch, lanes)
 
     def _keep(self, entry: Entry, best_epoch: int, folder: Path) -> Path | None:
         """A folder with what the trial keeps besides its model, which is saved; None for nothing."""
