@@ -1,6 +1,7 @@
 """Lanes where they can, `model.fit` where they cannot; or lanes alone, strictly."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -59,7 +60,12 @@ class AutoEngine:
             self._waiting = deque(candidate for candidate in self._waiting if candidate.number != number)
 
     def times(self) -> Times:
-        return self._lanes.times()
+        found = self._lanes.times()
+        if self._fit is None:
+            return found
+        both = found, self._fit.times()
+        last = max((one.last for one in both if math.isfinite(one.last)), default=math.inf)
+        return Times(min(one.first for one in both), last, found.metrics)
 
     def close(self) -> None:
         self._lanes.close()

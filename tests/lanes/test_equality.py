@@ -29,10 +29,12 @@ from pipeline.values import Candidate, Data, Split
 # What float32 allows. A number is rounded by 6e-8 relative; a sum of n of them by sqrt(n) of that, 6e-6 for
 # the 10,000 words of an IMDB row. The few steps of an epoch amplify it, most where Adam's first steps make a
 # full step of a gradient that is nothing but rounding, such as of a bias before a BatchNormalization: it
-# moves the validation loss through the moving mean, which lags behind. So training agrees better. Deep models
-# amplify it most: one rounding of the weights of separable_images moves the loss of an epoch by 2e-6 in two
-# steps, and by 1e-3 in six, so an epoch of theirs has two, and of posts, by 3e-5 in two, one.
+# moves the validation loss through the moving mean, which lags behind. So training agrees better.
 LOSS, VALIDATION_LOSS = 2e-5, 2e-4
+# Deep models amplify it most: one rounding of the weights moves the loss of two steps by up to 4e-5 in
+# separable_images, 3e-5 in posts and 9e-3 in inception_residual, and of one step by 1e-6 in each. So an epoch
+# of theirs has one step, and those of the tests in float64 have more.
+ONE_STEP = ("posts", "dual_camera", "separable_images", "inception_residual")
 # Rows small enough for a test: the last batch of each is smaller than the others, if there are any.
 ROWS = {
     "iris": (90, 30),
@@ -42,7 +44,7 @@ ROWS = {
     "imdb": (600, 60),
     "imdb_conv1d": (48, 20),
     "question_answering": (150, 40),
-    "posts": (12, 7),
+    "posts": (18, 7),
     "sentence_similarity": (80, 30),
     "dual_camera": (6, 5),
     "separable_images": (24, 20),
@@ -135,6 +137,8 @@ def test_the_first_epoch_of_a_task_equals_model_fit(
 ) -> None:
     prescribe(name)
     data, task = named(name), tasks.find(name)
+    if name in ONE_STEP:
+        data = replace(data, train=data.train.take(np.arange(PRESCRIBED[name])))
     candidates = [Candidate(n, 50 + n, settings) for n, settings in enumerate(lanes_of(name))]
     limits = budget(epochs=1)
     engine = lanes_engine(task.build, data, limits, tmp_path, 4, seed=3)

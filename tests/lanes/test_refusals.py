@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -313,6 +314,19 @@ def test_auto_sends_to_fit_what_lanes_refuse_and_says_why_once(
     said = [record.getMessage() for record in caplog.records if "schedule" in record.getMessage()]
     assert len(said) == 1
     assert "by fit" in said[0]
+
+
+@pytest.mark.parametrize("kinds", [(True, True), (False, True), (False, False)])
+def test_auto_knows_when_the_first_epoch_began_and_the_last_ended_wherever_they_were(
+    kinds: tuple[bool, ...], data: Data, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    with closing(_auto(data, tmp_path, fit=True)) as engine:
+        assert not math.isfinite(engine.times().first)
+        _all(engine, each(*({"scheduled": scheduled} for scheduled in kinds)))
+        times = engine.times()
+    assert began < times.first < times.last < time.monotonic()
+    assert ("lane_occupancy" in times.metrics) == (False in kinds)
 
 
 @keras.saving.register_keras_serializable("lanes")

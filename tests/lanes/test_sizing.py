@@ -21,7 +21,8 @@ class Machine:
     ) -> None:
         self.made: list[int] = []
         self._bytes = bytes_
-        monkeypatch.setattr(sizing, "_lane_step", lambda program, values: seconds(program.lanes))
+        monkeypatch.setattr(sizing, "_lane_share", self._lane_share)
+        self._seconds, self.of_a_call = seconds, 0.0
         monkeypatch.setattr(sizing, "_memory", lambda: 24.0 * GIB)
         # Each compilation takes a second.
         clock = SimpleNamespace(monotonic=lambda: float(len(self.made)))
@@ -30,6 +31,9 @@ class Machine:
     def make(self, lanes: int) -> Any:
         self.made.append(lanes)
         return SimpleNamespace(lanes=lanes, steps=100, memory=lambda: self._bytes(lanes))
+
+    def _lane_share(self, program: Any, values: Any, steps: int) -> float:
+        return float((self._seconds(program.lanes) if steps else 0.0) + self.of_a_call)
 
     def choose(self, first: int, devices: int = 2, most: int = 1000, epochs: float = 1e6) -> int:
         program, count = sizing.choose(self.make, None, first, devices, most, epochs)
@@ -134,14 +138,34 @@ def test_a_structure_of_few_trials_gets_few_lanes(tmp_path: Path, monkeypatch: p
     assert lanes[5] < 8
 
 
+@pytest.mark.parametrize("of_a_call", [0.0, 0.5])
 def test_lanes_lose_where_a_step_of_each_takes_longer_than_one_of_model_fit(
-    monkeypatch: pytest.MonkeyPatch,
+    of_a_call: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 0.012 / lanes).make(4)
-    assert sizing.loses(program, None, 0.003) == sizing.loses(program, None, 0.004) == ""
+    """Whatever a call costs beside its steps, as an epoch is one."""
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 0.012 / lanes)
+    program, machine.of_a_call = machine.make(4), of_a_call
+    assert sizing.loses(program, None, 0.0031) == sizing.loses(program, None, 0.004) == ""
     assert sizing.loses(program, None, 0.002) == (
         "a step of it would take 3 ms in lanes here, and takes 2 ms alone"
     )
+
+
+def test_a_model_so_small_that_calls_cost_more_than_steps_trains_in_lanes(tmp_path: Path) -> None:
+    engine = LanesEngine(
+        mlp,
+        [blobs()],
+        None,
+        budget(),
+        OBJECTIVE,
+        tmp_path,
+        lanes=2,
+        seed=0,
+        trials=2,
+        fit_if_faster=True,
+    )
+    trials = in_lanes(engine, each({"units": 5}, {"units": 5}))
+    assert {trial.refused for trial in trials.values()} == {""}
 
 
 @pytest.mark.parametrize("asked", [True, False])

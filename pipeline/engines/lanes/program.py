@@ -122,15 +122,14 @@ class Program:
 
     def some_steps(
         self, state: State, steps: int, order: Array | None = None, check_order: Array | None = None
-    ) -> tuple[State, int]:
-        """At most so many gradient steps of every lane, and how many they are; `state` is used up."""
-        steps = min(steps, self._sizes.steps)
+    ) -> State:
+        """At most so many gradient steps of every lane; `state` is used up."""
         if order is None:
             order = self.orders([np.arange(self._rows.learn_rows, dtype=np.int32)])
         arguments = self._arguments(state, order, check_order, 1)
-        work = Work(*(np.int32(number) for number in (1, steps, 0, 0)))
-        state, _ = self._compiled(*arguments[:-1], work)
-        return state, steps
+        work = Work(*(np.int32(number) for number in (1, min(steps, self._sizes.steps), 0, 0)))
+        after: State = self._compiled(*arguments[:-1], work)[0]
+        return after
 
     def orders(self, each: Sequence[Array]) -> Array:
         """Row orders of a call, (epochs, rows) of int32, or (epochs, L, rows) with rows of their own.

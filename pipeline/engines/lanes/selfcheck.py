@@ -71,7 +71,7 @@ def _compare(
     quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
     state = lanes.start(quiet, [0], [quiet])
-    state, _ = program.some_steps(state, 1, *orders)
+    state = program.some_steps(state, 1, *orders)
     (after,) = lanes.current(state, [0])
     with _noise_off(plain):
         step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])

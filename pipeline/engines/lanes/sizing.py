@@ -106,7 +106,8 @@ def loses(program: Program, values: Values, plain: float) -> str:
 
     plain: seconds of a step of the model alone, which `model.fit` on JAX takes at least.
     """
-    lane = _lane_step(program, values)
+    # An epoch is one call: what a call costs beside its steps is nothing to each of them.
+    lane = _lane_step(program, values) - _lane_share(program, values, 0)
     if lane <= plain:
         return ""
     return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and takes {plain * 1e3:.3g} ms alone"
@@ -126,15 +127,23 @@ def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[
 
 
 def _lane_step(program: Program, values: Values) -> float:
-    """Seconds of a gradient step, for each lane: the best of some tries, after one that warms up."""
+    """Seconds of a gradient step, for each lane, in a call of some steps."""
+    return _lane_share(program, values, _STEPS)
+
+
+def _lane_share(program: Program, values: Values, steps: int) -> float:
+    """Seconds of a call of so many steps, for each lane and each step of a call of some.
+
+    The best of some tries, after one that warms up.
+    """
     state = program.layout.start(values, range(program.lanes), [values] * program.lanes)
     tries = []
     for _ in range(1 + _REPEATS):
         began = time.monotonic()
-        state, steps = program.some_steps(state, _STEPS)
+        state = program.some_steps(state, steps)
         jax.block_until_ready(state.trainable)
-        tries.append((time.monotonic() - began) / steps / program.lanes)
-    return min(tries[1:])
+        tries.append(time.monotonic() - began)
+    return min(tries[1:]) / min(_STEPS, program.steps) / program.lanes
 
 
 def _memory() -> float:
