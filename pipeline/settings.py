@@ -23,6 +23,7 @@ class Parameter:
     low and high are the legal range, both included unless `open_low` / `open_high`. words: the words
     that may stand in place of a number ("none" for a MaxNorm that is off), or all the values of a word
     parameter. in_loss: the number is part of Keras's `loss`, so losses of two values cannot be compared.
+    needs: another setting, and its values under which this one is read; None where it always is.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Parameter:
     open_high: bool = False
     words: tuple[str, ...] = ()
     in_loss: bool = False
+    needs: tuple[str, tuple[Setting, ...]] | None = None
 
     def fault(self, value: object) -> str | None:
         """The rule that `value` breaks, or None if it is legal."""
@@ -79,6 +81,7 @@ SCHEDULE = Parameter(
     "how the learning rate goes on: lowered where the monitor stands still, or by a plan",
     words=("plateau", "constant", "exponential", "cosine", "step"),
 )
+_PLANNED = ("schedule", ("exponential", "cosine", "step"))
 SCHEDULE_FINAL = Parameter(
     "schedule_final",
     "float",
@@ -87,6 +90,7 @@ SCHEDULE_FINAL = Parameter(
     low=0,
     high=1,
     open_low=True,
+    needs=_PLANNED,
 )
 SCHEDULE_EPOCHS = Parameter(
     "schedule_epochs",
@@ -95,6 +99,7 @@ SCHEDULE_EPOCHS = Parameter(
     "epochs of a plan; as long as a trial may train",
     low=1,
     words=("epochs",),
+    needs=_PLANNED,
 )
 TRAINING = (BATCH_SIZE, SHUFFLE, SCHEDULE, SCHEDULE_FINAL, SCHEDULE_EPOCHS)
 
@@ -102,19 +107,40 @@ LEARNING_RATE = Parameter(
     "learning_rate", "float", 0.001, "the optimiser's step size at the first epoch", low=0, open_low=True
 )
 DROPOUT = Parameter(
-    "dropout", "float", 0.0, "share of activations set to zero while training", low=0, high=1, open_high=True
+    "dropout",
+    "float",
+    0.0,
+    "share of activations set to zero while training",
+    low=0,
+    high=1,
+    open_high=True,
+    needs=("dropout_on", (True,)),
 )
 BATCH_NORMALIZATION = Parameter(
     "batch_normalization", "bool", default=True, meaning="whether the layers are there"
 )
+_NORMALIZED = ("batch_normalization", (True,))
 BN_MOMENTUM = Parameter(
-    "bn_momentum", "float", 0.99, "of BatchNormalization's moving averages", low=0, high=1, open_high=True
+    "bn_momentum",
+    "float",
+    0.99,
+    "of BatchNormalization's moving averages",
+    low=0,
+    high=1,
+    open_high=True,
+    needs=_NORMALIZED,
 )
 BN_EPSILON = Parameter(
-    "bn_epsilon", "float", 0.001, "added to BatchNormalization's variance", low=0, open_low=True
+    "bn_epsilon",
+    "float",
+    0.001,
+    "added to BatchNormalization's variance",
+    low=0,
+    open_low=True,
+    needs=_NORMALIZED,
 )
-L1 = Parameter("l1", "float", 0.0, "L1 penalty of the kernels", low=0, in_loss=True)
-L2 = Parameter("l2", "float", 0.0, "L2 penalty of the kernels", low=0, in_loss=True)
+L1 = Parameter("l1", "float", 0.0, "L1 penalty of the kernels", low=0, in_loss=True, needs=("l1_on", (True,)))
+L2 = Parameter("l2", "float", 0.0, "L2 penalty of the kernels", low=0, in_loss=True, needs=("l2_on", (True,)))
 MAX_NORM = Parameter(
     "max_norm",
     "float",
@@ -123,9 +149,16 @@ MAX_NORM = Parameter(
     low=0,
     open_low=True,
     words=("none",),
+    needs=("max_norm_on", (True,)),
 )
 ACTIVITY_L1 = Parameter(
-    "activity_l1", "float", 0.0, "L1 penalty of the hidden layers' outputs", low=0, in_loss=True
+    "activity_l1",
+    "float",
+    0.0,
+    "L1 penalty of the hidden layers' outputs",
+    low=0,
+    in_loss=True,
+    needs=("activity_l1_on", (True,)),
 )
 # Searched beside their numbers, these ask whether a technique helps at all.
 DROPOUT_ON, L1_ON, L2_ON, MAX_NORM_ON, ACTIVITY_L1_ON = (
@@ -144,11 +177,17 @@ BN_POSITION = Parameter(
     "after",
     "where BatchNormalization stands to the activation",
     words=("after", "before"),
+    needs=_NORMALIZED,
 )
 BN_BETA_STDDEV = Parameter(
-    "bn_beta_stddev", "float", 0.0, "of BatchNormalization's first beta, drawn from a normal", low=0
+    "bn_beta_stddev",
+    "float",
+    0.0,
+    "of BatchNormalization's first beta, drawn from a normal",
+    low=0,
+    needs=_NORMALIZED,
 )
-BN_GAMMA = Parameter("bn_gamma", "float", 1.0, "BatchNormalization's first gamma")
+BN_GAMMA = Parameter("bn_gamma", "float", 1.0, "BatchNormalization's first gamma", needs=_NORMALIZED)
 REGULARISATION = (
     DROPOUT,
     DROPOUT_ON,
@@ -168,8 +207,19 @@ REGULARISATION = (
 OPTIMIZER = Parameter(
     "optimizer", "word", "adam", "what makes steps of gradients", words=("adam", "adamw", "rmsprop", "sgd")
 )
-MOMENTUM = Parameter("momentum", "float", 0.9, "of the optimiser sgd", low=0, high=1, open_high=True)
-WEIGHT_DECAY = Parameter("weight_decay", "float", 0.004, "of the optimiser adamw", low=0)
+MOMENTUM = Parameter(
+    "momentum",
+    "float",
+    0.9,
+    "of the optimiser sgd",
+    low=0,
+    high=1,
+    open_high=True,
+    needs=("optimizer", ("sgd",)),
+)
+WEIGHT_DECAY = Parameter(
+    "weight_decay", "float", 0.004, "of the optimiser adamw", low=0, needs=("optimizer", ("adamw",))
+)
 INITIALIZER = Parameter(
     "initializer",
     "word",

@@ -5,36 +5,22 @@ file is found before the first error is raised, and each names file, table, key,
 """
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 
+from pipeline import space_tables
 from pipeline.errors import UserError
-from pipeline.ranges import distribution, shown
+from pipeline.ranges import shown
 from pipeline.settings import Parameter
-from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings, Size
+from pipeline.space_tables import Comparison
+from pipeline.values import Budget, Metric, Objective, Setting, Settings
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _TABLES = ("space", "budget", "objective", "baseline", "variants", "comparisons")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Published settings that an ablation compares, each with the one before it.
-
-    arms: names of variants, or `baseline`. size, epochs: what they are trained on and for how long, where it
-    is said.
-    """
-
-    name: str
-    arms: tuple[str, ...]
-    size: Size | None = None
-    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,30 +100,29 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
     sections = {name: _section(tables, name, faults) for name in _TABLES}
 
     before = len(faults)
-    searched, fixed = _space(sections["space"], known, faults)
+    searched, fixed = space_tables.space(sections["space"], known, faults)
     if "space" in tables and not searched and len(faults) == before:
         faults.append("[space]: nothing is searched; give at least one range or list of choices")
-    budget = _budget(sections["budget"], metrics, faults) if "budget" in tables else None
+    faults += space_tables.unread(searched, fixed, known)
+    budget = space_tables.budget(sections["budget"], metrics, faults) if "budget" in tables else None
     in_loss = [
         name
         for name, spec in sections["space"].items()
         if isinstance(spec, dict) and name in known and known[name].in_loss
     ]
-    objective = _objective(sections["objective"], metrics, in_loss, faults) if "objective" in tables else None
-    baseline = _settings(sections["baseline"], "baseline", known, faults) if "baseline" in tables else None
-    variants: dict[str, Settings] = {}
-    for name, settings in sections["variants"].items():
-        faults += _name_faults(name, "variants")
-        if name == "baseline":
-            faults.append("[variants] baseline: has a table of its own, [baseline]")
-        elif isinstance(settings, dict):
-            variants[name] = _settings(settings, f"variants.{name}", known, faults)
-        else:
-            faults.append(f"[variants] {name}: must be a table of settings, but is {shown(settings)}")
-    known_arms = [*variants, *(["baseline"] if baseline is not None else [])]
-    comparisons = [
-        _comparison(name, spec, known_arms, faults) for name, spec in sections["comparisons"].items()
-    ]
+    objective = (
+        space_tables.objective(sections["objective"], metrics, in_loss, faults)
+        if "objective" in tables
+        else None
+    )
+    baseline = (
+        space_tables.settings(sections["baseline"], "baseline", known, faults)
+        if "baseline" in tables
+        else None
+    )
+    variants = space_tables.variants(sections["variants"], known, faults)
+    arms = [*variants, *(["baseline"] if baseline is not None else [])]
+    comparisons = space_tables.comparisons(sections["comparisons"], arms, faults)
     if faults or budget is None or objective is None:
         raise UserError.of(f"{file} {fault}" for fault in faults)
     return Space(
@@ -150,7 +135,7 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
         objective,
         baseline,
         variants,
-        tuple(filter(None, comparisons)),
+        comparisons,
     )
 
 
@@ -180,145 +165,6 @@ def _section(tables: Mapping[str, Any], name: str, faults: list[str]) -> Mapping
         return section
     faults.append(f"[{name}]: must be a table, but is {shown(section)}")
     return {}
-
-
-def _space(
-    section: Mapping[str, Any], known: Mapping[str, Parameter], faults: list[str]
-) -> tuple[dict[str, BaseDistribution], dict[str, Setting]]:
-    searched: dict[str, BaseDistribution] = {}
-    fixed: dict[str, Setting] = {}
-    for name, spec in section.items():
-        place = f"[space] {name}"
-        if name not in known:
-            faults.append(f"{place}: unknown setting; this task reads {', '.join(sorted(known))}")
-        elif not isinstance(spec, dict):
-            rule = known[name].fault(spec)
-            if rule:
-                faults.append(f"{place}: {rule}, but is {shown(spec)}")
-            else:
-                fixed[name] = spec
-        else:
-            found = distribution(spec, known[name])
-            if isinstance(found, BaseDistribution):
-                searched[name] = found
-            else:
-                faults.extend(f"{place}: {fault}" for fault in found)
-    return searched, fixed
-
-
-def _settings(
-    section: Mapping[str, Any], table: str, known: Mapping[str, Parameter], faults: list[str]
-) -> dict[str, Setting]:
-    settings: dict[str, Setting] = {}
-    for name, value in section.items():
-        if name not in known:
-            faults.append(f"[{table}] {name}: unknown setting; this task reads {', '.join(sorted(known))}")
-        elif rule := known[name].fault(value):
-            faults.append(f"[{table}] {name}: {rule}, but is {shown(value)}")
-        else:
-            settings[name] = value
-    return settings
-
-
-def _name_faults(name: str, table: str) -> list[str]:
-    """Names of arms and comparisons become those of metrics and files."""
-    if _NAME.fullmatch(name):
-        return []
-    return [f"[{table}] {name!r}: a name has letters, digits, dashes and underscores only, up to 60"]
-
-
-def _comparison(name: str, spec: Any, known: Sequence[str], faults: list[str]) -> Comparison | None:
-    place, before = f"[comparisons] {name}", len(faults)
-    faults += _name_faults(name, "comparisons")
-    if not isinstance(spec, dict):
-        faults.append(f"{place}: must be a table with arms, but is {shown(spec)}")
-        return None
-    arms: Any = spec.get("arms")
-    size, epochs = spec.get("size"), spec.get("epochs")
-    if not isinstance(arms, list) or len(arms) < 2 or len({*map(str, arms)}) < len(arms):
-        faults.append(f"{place}: arms must be a list of two names or more, but arms = {shown(arms)}")
-    else:
-        faults += [
-            f"{place}: each arm must be one of {', '.join(known)}, but one is {shown(arm)}"
-            for arm in arms
-            if arm not in known
-        ]
-    if size not in (None, "full", "small"):
-        faults.append(f'{place}: size must be "full" or "small", but size = {shown(size)}')
-    if epochs is not None and (rule := Parameter("epochs", "int", 1, "", low=1).fault(epochs)):
-        faults.append(f"{place}: epochs {rule}, but epochs = {shown(epochs)}")
-    faults += [
-        f"{place}: {key}: unknown key; the keys are arms, size, epochs"
-        for key in spec
-        if key not in ("arms", "size", "epochs")
-    ]
-    return None if len(faults) > before else Comparison(name, tuple(arms), size, epochs)
-
-
-def _budget(section: Mapping[str, Any], metrics: Sequence[Metric], faults: list[str]) -> Budget | None:
-    rules = {
-        "epochs": Parameter("epochs", "int", 1, "", low=1),
-        "patience": Parameter("patience", "int", 10, "", low=0),
-        "min_delta": Parameter("min_delta", "float", 0.0, "", low=0),
-        "plateau_factor": Parameter("", "float", 0.5, "", low=0, high=1, open_low=True, open_high=True),
-        "plateau_patience": Parameter("", "int", 5, "", low=0),
-        "plateau_min_delta": Parameter("", "float", 1e-4, "", low=0),
-        "plateau_cooldown": Parameter("", "int", 0, "", low=0),
-        "plateau_floor": Parameter("", "float", 0.0, "", low=0),
-    }
-    before = len(faults)
-    monitors = {"val_loss": "min"} | {
-        f"val_{metric.name}": "max" if metric.direction == "maximize" else "min" for metric in metrics
-    }
-    monitor = section.get("monitor", "val_loss")
-    if not isinstance(monitor, str) or monitor not in monitors:
-        faults.append(f"[budget] monitor: must be one of {', '.join(monitors)}, but is {shown(monitor)}")
-    values: dict[str, Any] = {}
-    for key, value in section.items():
-        if key in rules:
-            if rule := rules[key].fault(value):
-                faults.append(f"[budget] {key}: {rule}, but is {shown(value)}")
-            values[key] = value
-        elif key != "monitor":
-            faults.append(f"[budget] {key}: unknown key; the keys are monitor, {', '.join(rules)}")
-    if "epochs" not in section:
-        faults.append("[budget] epochs: this key is needed")
-    if len(faults) > before:
-        return None
-    filled = {key: values.get(key, rule.default) for key, rule in rules.items()}
-    mode: Literal["min", "max"] = "max" if monitors[monitor] == "max" else "min"
-    return Budget(monitor=monitor, mode=mode, **filled)
-
-
-def _objective(
-    section: Mapping[str, Any], metrics: Sequence[Metric], in_loss: Sequence[str], faults: list[str]
-) -> Objective | None:
-    directions: dict[str, Direction] = {f"val_{metric.name}": metric.direction for metric in metrics}
-    measured = list(directions)
-    directions["val_loss"] = "minimize"
-    before = len(faults)
-    for key in section:
-        if key not in ("metric", "direction"):
-            faults.append(f"[objective] {key}: unknown key; the keys are metric, direction")
-    metric = section.get("metric")
-    if not isinstance(metric, str) or metric not in directions:
-        faults.append(f"[objective] metric: must be one of {', '.join(directions)}, but is {shown(metric)}")
-        return None
-    direction = section.get("direction", directions[metric])
-    if direction != directions[metric]:
-        faults.append(
-            f"[objective] direction: {metric} is to {directions[metric]}, but direction = {shown(direction)}"
-        )
-    if metric == "val_loss" and in_loss:
-        faults.append(
-            "[objective] metric: must not depend on a searched number, but Keras's val_loss holds the"
-            f" penalties, and {', '.join(in_loss)} is searched; use one of"
-            f" {', '.join(measured)}"
-        )
-    means = tuple(
-        (mean.name, tuple((part.name, share) for part, share in mean.parts)) for mean in metrics if mean.parts
-    )
-    return None if len(faults) > before else Objective(metric, directions[metric], means)
 
 
 def _shown_distribution(drawn: BaseDistribution) -> str:

@@ -347,6 +347,67 @@ def test_the_ends_of_a_legal_range(parameter: Parameter, legal: list, illegal: l
     assert [value for value in illegal if not parameter.fault(value)] == []
 
 
+WIDER = techniques(optimizer="adam", activation="relu")
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        (
+            "momentum = { low = 0.5, high = 0.9 }",
+            'momentum: is read only where optimizer is "sgd", but optimizer is "adam"',
+        ),
+        (
+            'momentum = { low = 0.5, high = 0.9 }\noptimizer = { choices = ["adam", "rmsprop"] }',
+            'momentum: is read only where optimizer is "sgd", but optimizer is "adam" or "rmsprop"',
+        ),
+        (
+            'weight_decay = { low = 1e-4, high = 1e-2 }\noptimizer = "sgd"',
+            'weight_decay: is read only where optimizer is "adamw", but optimizer is "sgd"',
+        ),
+        (
+            "dropout = { low = 0.0, high = 0.5 }\ndropout_on = false",
+            "dropout: is read only where dropout_on is true, but dropout_on is false",
+        ),
+        (
+            "bn_momentum = { low = 0.8, high = 0.99 }\nbatch_normalization = { choices = [false] }",
+            "bn_momentum: is read only where batch_normalization is true, but batch_normalization is false",
+        ),
+        (
+            'schedule_final = { low = 0.001, high = 0.1 }\nschedule = { choices = ["plateau", "constant"] }',
+            'schedule_final: is read only where schedule is "exponential" or "cosine" or "step",'
+            ' but schedule is "plateau" or "constant"',
+        ),
+    ],
+)
+def test_a_searched_setting_that_no_model_would_read_is_refused(entry: str, fault: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(text_of(space=entry), FILE, WIDER, CLASSIFICATION)
+    assert str(caught.value) == f"{FILE} [space] {fault}"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'momentum = { low = 0.5, high = 0.9 }\noptimizer = "sgd"',
+        'momentum = { low = 0.5, high = 0.9 }\noptimizer = { choices = ["adam", "sgd"] }',
+        "momentum = 0.5\ndropout = { low = 0.0, high = 0.5 }",
+        "dropout = { low = 0.0, high = 0.5 }\ndropout_on = { choices = [true, false] }",
+        'schedule_epochs = { low = 3, high = 9 }\nschedule = "cosine"',
+    ],
+)
+def test_a_searched_setting_that_some_model_reads_is_searched(entry: str) -> None:
+    assert parse(text_of(space=entry), FILE, WIDER, CLASSIFICATION).searched
+
+
+@pytest.mark.parametrize("parameter", WIDER, ids=lambda parameter: parameter.name)
+def test_what_a_setting_needs_is_a_legal_value_of_another(parameter: Parameter) -> None:
+    needed, values = parameter.needs or ("optimizer", ("sgd",))
+    (other,) = (one for one in WIDER if one.name == needed)
+    assert [other.fault(value) for value in values] == [None] * len(values)
+    assert parameter.needs is None or other is not parameter
+
+
 def test_a_space_without_a_range_is_refused() -> None:
     fault = "[space]: nothing is searched; give at least one range or list of choices"
     assert faults_of(space="") == [fault]
