@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.values import Setting
+from pipeline.values import Setting, Settings
 
 # Beyond it, neighbouring whole numbers are one number to a float.
 _LARGEST = 2**53
@@ -51,6 +51,11 @@ class Parameter:
         if isinstance(value, int) and abs(value) > _LARGEST:
             return f"must lie within ±{_LARGEST:.0e}"
         return None if self._holds(value) else self._rule()
+
+    def is_read(self, settings: Settings) -> bool:
+        """Whether a model with these settings reads it."""
+        needed, values = self.needs or ("", ())
+        return needed not in settings or settings[needed] in values
 
     def _holds(self, number: float) -> bool:
         above = number > self.low if self.open_low else number >= self.low

@@ -6,8 +6,12 @@ from itertools import pairwise
 
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
+from pipeline.settings import Parameter
 from pipeline.space import Space
 from pipeline.values import Budget, Setting, Settings, Size
+
+Parameters = Mapping[str, Parameter]
+"""A task's, by their names."""
 
 BASELINE, CHAMPION = "baseline", "champion"
 ADDED, TAKEN = "added to the baseline", "taken from the champion"
@@ -22,19 +26,17 @@ _PLAN_IN_PATIENCES = 3
 class Technique:
     """A technique that a setting switches.
 
-    on: its usual value. off: the value without it; None for the baseline's. needs: a setting that must be
-    true for it to mean anything.
+    on: its usual value. off: the value without it; None for the baseline's.
     """
 
     name: str
     setting: str
     on: Setting
     off: Setting | None
-    needs: str = ""
 
-    def is_on(self, settings: Settings) -> bool:
+    def is_on(self, settings: Settings, parameters: Parameters) -> bool:
         """Whether a model with these settings has it."""
-        if not settings.get(f"{self.setting}_on", True) or not settings.get(self.needs, True):
+        if not parameters[self.setting].is_read(settings):
             return False
         value = settings[self.setting]
         return value == self.on if self.off is None or isinstance(self.on, str) else value != self.off
@@ -51,15 +53,9 @@ class Technique:
 
 TECHNIQUES = (
     Technique("batch_normalization", "batch_normalization", on=True, off=False),
-    Technique(
-        "normalization_before_activation",
-        "bn_position",
-        on="before",
-        off="after",
-        needs="batch_normalization",
-    ),
-    Technique("normal_beta", "bn_beta_stddev", on=0.05, off=0.0, needs="batch_normalization"),
-    Technique("small_gamma", "bn_gamma", on=0.9, off=1.0, needs="batch_normalization"),
+    Technique("normalization_before_activation", "bn_position", on="before", off="after"),
+    Technique("normal_beta", "bn_beta_stddev", on=0.05, off=0.0),
+    Technique("small_gamma", "bn_gamma", on=0.9, off=1.0),
     Technique("dropout", "dropout", on=0.3, off=0.0),
     Technique("l1", "l1", on=1e-5, off=0.0),
     Technique("l2", "l2", on=1e-4, off=0.0),
@@ -120,11 +116,12 @@ def groups(space: Space, champion: Settings | None) -> tuple[Group, ...]:
         for comparison in space.comparisons
     ]
     baseline = space.published(space.baseline or {})
-    known = [technique for technique in TECHNIQUES if technique.setting in baseline]
+    parameters = {parameter.name: parameter for parameter in space.parameters}
+    known = [technique for technique in TECHNIQUES if technique.setting in parameters]
     if space.baseline is not None:
-        found.append(Group(ADDED, tuple(_added(baseline, known, space))))
+        found.append(Group(ADDED, tuple(_added(baseline, known, space, parameters))))
     if champion is not None:
-        found.append(Group(TAKEN, tuple(_taken(champion, baseline, known))))
+        found.append(Group(TAKEN, tuple(_taken(champion, baseline, known, parameters))))
     return tuple(found)
 
 
@@ -140,26 +137,28 @@ def _chain(names: tuple[str, ...], settings: Mapping[str, Settings]) -> Iterator
         yield Arm(name, settings[name], before)
 
 
-def _added(baseline: Settings, known: list[Technique], space: Space) -> Iterator[Arm]:
+def _added(baseline: Settings, known: list[Technique], space: Space, parameters: Parameters) -> Iterator[Arm]:
     yield Arm(BASELINE, baseline)
     for technique in known:
-        if not technique.is_on(baseline) and baseline.get(technique.needs, True):
-            value = _value(technique, space.searched.get(technique.setting))
-            settings = technique.added(baseline, value)
+        value = _value(technique, space.searched.get(technique.setting))
+        settings = technique.added(baseline, value)
+        if not technique.is_on(baseline, parameters) and parameters[technique.setting].is_read(settings):
             if value in _PLANS:
                 settings = {**settings, "schedule_epochs": _plan_epochs(space.budget)}
             yield Arm(f"{BASELINE} + {technique.name}", settings, BASELINE)
 
 
-def _taken(champion: Settings, baseline: Settings, known: list[Technique]) -> Iterator[Arm]:
+def _taken(
+    champion: Settings, baseline: Settings, known: list[Technique], parameters: Parameters
+) -> Iterator[Arm]:
     yield Arm(CHAMPION, champion)
-    named = {technique.setting for technique in known if technique.is_on(champion)}
+    named = {technique.setting for technique in known if technique.is_on(champion, parameters)}
     for technique in known:
         name, without = technique.name, technique.taken(champion, baseline)
-        if not technique.is_on(champion):
+        if not technique.is_on(champion, parameters):
             # A word that no technique is named after is taken back to the baseline's.
             name = technique.setting
-            if not isinstance(technique.on, str) or name in named or not champion.get(technique.needs, True):
+            if not isinstance(technique.on, str) or name in named or not parameters[name].is_read(champion):
                 continue
             named.add(name)
             without = {**champion, name: baseline[name]}
