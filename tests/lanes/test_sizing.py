@@ -151,23 +151,6 @@ def test_lanes_lose_where_a_step_of_each_takes_longer_than_one_of_model_fit(
     )
 
 
-def test_a_model_so_small_that_calls_cost_more_than_steps_trains_in_lanes(tmp_path: Path) -> None:
-    engine = LanesEngine(
-        mlp,
-        [blobs()],
-        None,
-        budget(),
-        OBJECTIVE,
-        tmp_path,
-        lanes=2,
-        seed=0,
-        trials=2,
-        fit_if_faster=True,
-    )
-    trials = in_lanes(engine, each({"units": 5}, {"units": 5}))
-    assert {trial.refused for trial in trials.values()} == {""}
-
-
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_structure_that_model_fit_trains_faster_is_refused_once_with_the_figures_if_asked(
     asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
