@@ -1,6 +1,7 @@
 """Which library Keras runs on: said before Keras is imported, as it cannot change afterwards."""
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -8,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError
 
@@ -49,11 +51,13 @@ def load() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if os.environ.get("KERAS_BACKEND") == "jax":
         _prepare_jax()
-    with _hushed():
+    with hushed():
         import keras
 
         if keras.backend.backend() != "tensorflow":
             _leave_tensorflow_alone()
+        if keras.backend.backend() == "jax":
+            _forget_losses_of_earlier_traces()
         keras.ops.zeros(1)
 
 
@@ -107,8 +111,29 @@ def _leave_tensorflow_alone() -> None:
         module.tf = _TensorFlowIfThere()
 
 
+def _forget_losses_of_earlier_traces() -> None:
+    """Each traced step begins with layers that know of no loss.
+
+    Keras 3.15 knows the losses that a layer adds, as activity regularisers do, by their `id`, and keeps the
+    numbers after the trace. In the next one Python may give such a number to the loss of another layer, which
+    is then taken for an old one and left out: now and then a program would train without a penalty.
+    """
+    from keras.src.backend.jax.trainer import JAXTrainer
+
+    step = JAXTrainer.compute_loss_and_updates
+    if hasattr(step, "__wrapped__"):
+        return
+
+    @functools.wraps(step)
+    def forgetful(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._clear_losses()
+        return step(self, *args, **kwargs)
+
+    JAXTrainer.compute_loss_and_updates = forgetful
+
+
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Keeps what native code writes to standard error, and shows it only if the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as kept:

@@ -404,6 +404,52 @@ def test_a_layer_called_as_an_activation_is_not_mistaken_for_it(rows: Data, tmp_
     assert_as_fit(build, rows, tmp_path)
 
 
+class Reused:
+    """The numbers of a layer's losses, where Python gives those of an earlier trace to the next losses."""
+
+    def __init__(self) -> None:
+        self._trace: object = None
+        self._numbers: set[int] = set()
+
+    def add(self, number: int) -> None:
+        self._trace = keras.src.backend.common.stateless_scope.get_stateless_scope()
+        self._numbers.add(number)
+
+    def clear(self) -> None:
+        self._numbers.clear()
+
+    def __contains__(self, number: int) -> bool:
+        now = keras.src.backend.common.stateless_scope.get_stateless_scope()
+        return bool(self._numbers) and (now is not self._trace or number in self._numbers)
+
+
+@registered
+class Forgetful(layers.Dense):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loss_ids = Reused()
+
+
+@pytest.mark.parametrize("engine", ["lanes", "fit"])
+def test_no_penalty_of_an_activity_is_left_out(engine: str, tmp_path: Path) -> None:
+    """An epoch is traced for full batches and for the last one, in training and in validation."""
+
+    def build_with(second: type[keras.Layer]) -> Build:
+        def build(settings: Settings, data: Data) -> keras.Model:
+            place, penalty = keras.Input((4,)), regularizers.L1(settings["number"])
+            hidden = layers.Dense(8, activity_regularizer=penalty)(place)
+            return classifier(place, second(8, activity_regularizer=penalty)(hidden))
+
+        return build
+
+    candidates, rows = each({"number": 0.5, "batch_size": 24}), blobs(train=64, validation=33)
+    kinds = (Forgetful, layers.Dense) if engine == "lanes" else (layers.Dense, Forgetful)
+    ours = in_lanes(lanes_engine(build_with(kinds[0]), rows, LIMITS, tmp_path, LANES), candidates)
+    again = replayed(candidates, ours)
+    theirs = one_by_one(build_with(kinds[1]), rows, LIMITS, tmp_path / "fit", again)
+    assert max(relative(ours[0].curve, theirs[0].curve).values()) < 1e-5
+
+
 def _uncompiled(settings: Settings, data: Data) -> keras.Model:
     return keras.Sequential([keras.Input((4,)), layers.Dense(3)])
 
