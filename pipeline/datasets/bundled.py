@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.datasets import load_digits, load_iris
 
 from pipeline.datasets import splits
+from pipeline.forms import Columns
 from pipeline.values import Data, Size
 
 
@@ -13,6 +14,11 @@ def iris(size: Size) -> Data:
     bunch = load_iris()
     parts = splits.three_ways(bunch.data.astype(np.float32), bunch.target.astype(np.int32))
     return splits.data("iris", "scikit-learn: load_iris", map(str, bunch.target_names), parts)
+
+
+def iris_columns() -> Columns:
+    """Iris's columns by scikit-learn's names."""
+    return Columns(tuple(map(str, load_iris().feature_names)))
 
 
 def digits(size: Size) -> Data:

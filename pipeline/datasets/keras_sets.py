@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
+from pipeline import forms
 from pipeline.datasets import digests, splits
 from pipeline.errors import UserError
+from pipeline.forms import Form, Texts
 from pipeline.values import Array, Data, Size, Split
 
 Arrays = tuple[Array, Array, Array, Array]
@@ -108,6 +110,20 @@ def imdb_words() -> tuple[str, ...] | None:
         # Keras raises a bare Exception when a download fails, and anything may stand in a file.
         _log.warning("the words of imdb's reviews are not known: %s: %s", type(error).__name__, error)
         return None
+
+
+def imdb_texts(words: int, length: int = 0) -> Form:
+    """Reviews as people write them, for a model of the commonest `words`.
+
+    Arrays, where the words are not known.
+
+    length: of the sequences that the model reads; 0 where it takes multi-hot words.
+    """
+    known = imdb_words()
+    if known is None:
+        return forms.Arrays({"": words} if length else {})
+    example = "A wonderful film with a great cast: I loved every minute of it."
+    return Texts(known[:words], len(IMDB_MARKS), _IMDB_START, _IMDB_RARE, example, length)
 
 
 def multi_hot(reviews: Array, words: int) -> Array:

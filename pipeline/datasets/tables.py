@@ -1,0 +1,131 @@
+"""A table of a person's own: columns of any kind and a target -> `Data` that a model takes.
+
+Rows are split by the protocol of Kadra et al. 2021 (see `splits.py`). What a column is, is found out from the
+rows to learn from.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.carried import encoding
+from pipeline.datasets import columns, splits, table_files, targets
+from pipeline.datasets.columns import Rule
+from pipeline.errors import UserError
+from pipeline.source import Source
+from pipeline.values import Array, Data, Size, Split
+
+_EXAMPLE = 3
+# Of targets: the size that may still be squared in 32 bits, and how much larger than their spread it may be.
+_LARGEST, _DIGITS = 1e15, 1e5
+ANSWER = "prediction"
+"""The name of the only output of a model that answers with a number."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read.
+
+    data: its rows as a model takes them. rules: of its columns. example: a few rows, cells by column. notes:
+    for people.
+    """
+
+    data: Data
+    rules: tuple[Rule, ...]
+    example: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+def read(source: Source, size: Size) -> Table:
+    """Reads, splits and encodes a table.
+
+    Rows without a target are left out.
+
+    Raises:
+        UserError: the file, a column or the target cannot be used.
+    """
+    file = Path(source.data)
+    table = table_files.read(file)
+    by_role = {
+        role: table_files.column(table, name, file, role)
+        for role in ("target", "group", "time")
+        if (name := getattr(source, role))
+    }
+    asked = targets.read(by_role["target"], source.problem)
+    if asked.is_number:
+        _check_numbers(asked.values, source.target)
+    groups = targets.groups(by_role["group"])[asked.rows] if source.group else None
+    times = targets.times(by_role["time"])[asked.rows] if source.time else None
+    # Rows go by their numbers until the rules are there, which need those to learn from.
+    values: Any = {ANSWER: asked.values[:, None]} if asked.is_number else asked.values
+    parts = splits.parted(Split(asked.rows, values, groups=groups, times=times))
+    if size == "small":
+        parts = splits.small(*parts)
+    # pandas writes its index under no name.
+    unnamed = [""] if "" in table else []
+    features = table.drop(columns=[*unnamed, *(str(cells.name) for cells in by_role.values())])
+    fitted = columns.fit(features, parts[0].one_input)
+    train, validation, test = (_encoded(fitted.rules, features, part) for part in parts)
+    if asked.classes:
+        _check_classes(train, asked.classes)
+        train, validation = train.balanced(), validation.balanced()
+    data = splits.data(
+        file.stem,
+        f"{file.name}, target {source.target}",
+        asked.classes,
+        (train, validation, test),
+        outputs={} if asked.classes else {ANSWER: ()},
+        balanced=bool(asked.classes),
+    )
+    example = _example(features.iloc[parts[0].one_input[:_EXAMPLE]], fitted.rules)
+    missing = (f"{asked.left_out} rows without a target are left out",) if asked.left_out else ()
+    nameless = ("the column without a name is left out",) if unnamed else ()
+    return Table(data, fitted.rules, example, (*missing, *nameless, *fitted.notes))
+
+
+def _check_numbers(values: Array, name: str) -> None:
+    """Models calculate in 32 bits, which tell about seven digits."""
+    offset, spread = float(np.abs(values).max()), float(np.std(values))
+    if not np.isfinite(spread) or offset > _LARGEST:
+        raise UserError(
+            f"target: the column {name!r} must have numbers up to {_LARGEST:g}, but has {offset:g}"
+        )
+    if offset > _DIGITS * spread:
+        raise UserError(
+            f"target: the column {name!r} has numbers up to {offset:g} that differ by {spread:g} only, which"
+            " 32 bits cannot tell: subtract an offset from them"
+        )
+
+
+def _check_classes(train: Split, classes: tuple[str, ...]) -> None:
+    missing = set(range(len(classes))) - set(np.unique(train.labels).tolist())
+    if missing:
+        names = ", ".join(repr(classes[number]) for number in sorted(missing))
+        raise UserError(
+            f"target: no row to learn from is of the class {names}; group or time keep them apart"
+        )
+
+
+def _encoded(rules: tuple[Rule, ...], table: pd.DataFrame, part: Split) -> Split:
+    inputs: Any = encoding.encode(rules, table.iloc[part.one_input])
+    if len(inputs) == 1:
+        (inputs,) = inputs.values()
+    return replace(part, inputs=inputs, targets=part.targets)
+
+
+def _example(rows: pd.DataFrame, rules: tuple[Rule, ...]) -> tuple[Mapping[str, Any], ...]:
+    """The rows as JSON has them: numbers, texts, and nothing for a missing cell."""
+    numbers = {rule["name"] for rule in rules if rule["kind"] == "number"}
+    cells: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(rule["name"] for rule in rules):
+        if name in numbers:
+            read = encoding.as_numbers(rows[name])
+            cells[name] = [None if math.isnan(number) else float(number) for number in read]
+        else:
+            cells[name] = [text or None for text in encoding.as_texts(rows[name])]
+    return tuple({name: column[row] for name, column in cells.items()} for row in range(len(rows)))
