@@ -4,15 +4,18 @@ Selection on validation rows and scoring of test rows use the same functions. Ea
 over rows, so a bootstrap resamples `per_row` instead of scoring again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pipeline.values import Answers, Array, Metric
+from pipeline.values import Answers, Array, Metric, balance, class_numbers
 
 ACCURACY = Metric("accuracy", "maximize")
 LOG_LOSS = Metric("log_loss", "minimize")
 CLASSIFICATION = (ACCURACY, LOG_LOSS)
+BALANCED_ACCURACY = Metric("balanced_accuracy", "maximize")
+BALANCED_LOG_LOSS = Metric("balanced_log_loss", "minimize")
+"""Means over the classes of the means over their rows: rare classes count as much as others."""
 
 # Keras clips probabilities by its fuzz factor before the logarithm (keras.config.epsilon()).
 _FUZZ = 1e-7
@@ -30,14 +33,14 @@ def per_row(metric: str, labels: Array, probabilities: Array) -> Array:
     """Each row's share of the metric, (rows,); NaN where a probability is not finite.
 
     Args:
-        metric: `accuracy` or `log_loss` of classes, `mse` or `mae` of numbers.
-        labels: class numbers or numbers, (rows,) or (rows, 1).
+        metric: `accuracy` or `log_loss` of classes, also `balanced_…`, `mse` or `mae` of numbers.
+        labels: class numbers or numbers, (rows,) or (rows, 1), or one-hot, (rows, classes).
         probabilities: (rows, classes), each row summing to one; or numbers, (rows, 1).
 
     Raises:
         KeyError: no metric has that name.
     """
-    rows = _PER_ROW[metric](labels.reshape(-1), probabilities)
+    rows = _PER_ROW[metric](class_numbers(labels), probabilities)
     found: Array = np.where(np.all(np.isfinite(probabilities), axis=-1), rows, np.nan)
     return found
 
@@ -96,4 +99,11 @@ def _absolute_error(targets: Array, answers: Array) -> Array:
     return sizes
 
 
-_PER_ROW = {"accuracy": _accuracy, "log_loss": _log_loss, "mse": _squared_error, "mae": _absolute_error}
+_PER_ROW: Mapping[str, Callable[[Array, Array], Array]] = {
+    "accuracy": _accuracy,
+    "log_loss": _log_loss,
+    "balanced_accuracy": lambda labels, found: balance(labels) * _accuracy(labels, found),
+    "balanced_log_loss": lambda labels, found: balance(labels) * _log_loss(labels, found),
+    "mse": _squared_error,
+    "mae": _absolute_error,
+}

@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from pipeline.ranges import distribution, shown
 from pipeline.settings import Parameter
@@ -66,14 +71,23 @@ def unread(
         if needed not in known:
             continue
         drawn = searched.get(needed)
-        choices = drawn.choices if isinstance(drawn, CategoricalDistribution) else ()
-        there = choices or (fixed.get(needed, known[needed].default),)
+        if isinstance(drawn, FloatDistribution | IntDistribution):
+            if any(_is_number(value) and drawn.low <= float(value) <= drawn.high for value in values):
+                continue
+            there: Sequence[object] = (drawn.low, drawn.high)
+        else:
+            choices = drawn.choices if isinstance(drawn, CategoricalDistribution) else ()
+            there = choices or (fixed.get(needed, known[needed].default),)
         if not set(there) & set(values):
             faults.append(
                 f"[space] {name}: is read only where {needed} is {_either(values)},"
                 f" but {needed} is {_either(there)}"
             )
     return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def _either(values: Sequence[object]) -> str:

@@ -4,7 +4,7 @@ space file -> Candidate -> engine -> Progress, FoldScore, Outcome -> tracking an
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +26,18 @@ class Split:
     """Rows that belong together.
 
     inputs: (rows, ...) as the model takes them; of a model with several inputs, each by its input's name.
-    targets: class numbers from 0, (rows,), or (rows, 1) for a model that answers with one sigmoid; of a
-    model with several outputs, each by its output's name. weights: how much each row counts in the loss,
-    Keras's `sample_weight`, (rows,), finite and 0 or more; without them each row counts 1.
+    targets: class numbers from 0, (rows,), or (rows, 1) for a model that answers with one sigmoid, or one-hot
+    (rows, classes); of a model with several outputs, each by its output's name. weights: how much each row
+    counts in the loss, Keras's `sample_weight`, (rows,), finite and 0 or more; without them each row counts
+    1. groups: a number a row, (rows,): no split parts rows of one number. times: likewise, what orders the
+    rows: none is learned from that is later than one that is validated or tested on.
     """
 
     inputs: Array | Mapping[str, Array]
     targets: Array | Mapping[str, Array]
     weights: Array | None = None
+    groups: Array | None = None
+    times: Array | None = None
 
     def __post_init__(self) -> None:
         for what, part in (("inputs", self.inputs), ("targets", self.targets)):
@@ -84,12 +88,12 @@ class Split:
         """The class numbers, (rows,).
 
         Raises:
-            TypeError: there are several targets, or the target is no number a row.
+            TypeError: there are several targets, or the target is no class a row.
         """
         target = self._one_target()
-        if target.size != len(target):
+        if target.ndim > 2:
             raise TypeError(f"labels are one class number a row, but the targets' shape is {target.shape}")
-        return target.reshape(-1)
+        return class_numbers(target)
 
     @functools.cached_property
     def moments(self) -> tuple[Array, Array]:
@@ -107,8 +111,27 @@ class Split:
 
     def take(self, rows: Array) -> "Split":
         """The split of these rows, given by their numbers."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Split(_take(self.inputs, rows), _take(self.targets, rows), weights)
+        beside = {
+            name: None if part is None else part[rows]
+            for name, part in (("weights", self.weights), ("groups", self.groups), ("times", self.times))
+        }
+        return Split(_take(self.inputs, rows), _take(self.targets, rows), **beside)
+
+    def balanced(self) -> "Split":
+        """The split with weights of which each class has the same sum, their mean one."""
+        return replace(self, weights=balance(self.labels))
+
+    def joined(self, other: "Split") -> "Split":
+        """The rows of both, these first."""
+        beside = {
+            name: None if one is None or two is None else np.concatenate([one, two])
+            for name, one, two in (
+                ("weights", self.weights, other.weights),
+                ("groups", self.groups, other.groups),
+                ("times", self.times, other.times),
+            )
+        }
+        return Split(_joined(self.inputs, other.inputs), _joined(self.targets, other.targets), **beside)
 
     def weighted(self, by_class: Mapping[int, float]) -> "Split":
         """The split with the weight of its class on each row, as Keras's `class_weight`.
@@ -119,9 +142,7 @@ class Split:
         Raises:
             TypeError: there are several targets.
         """
-        target = self._one_target()
-        several = target.ndim == 2 and target.shape[1] > 1
-        classes = target.argmax(axis=1) if several else np.rint(self.labels)
+        classes = np.rint(class_numbers(self._one_target()))
         weights = np.array([by_class.get(int(number), 1.0) for number in classes], dtype=np.float32)
         return replace(self, weights=weights if self.weights is None else self.weights * weights)
 
@@ -129,6 +150,26 @@ class Split:
         if isinstance(self.targets, Mapping):
             raise TypeError(f"one target is needed, but the targets are {', '.join(self.targets)}")
         return self.targets
+
+
+def balance(labels: Array) -> Array:
+    """A weight for each row, (rows,): the same sum for each class that is there, their mean one."""
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    weights: Array = len(labels) / (len(counts) * counts[place])
+    return weights
+
+
+def class_numbers(target: Array) -> Array:
+    """A target as one number a row, (rows,): of (rows, classes), the number of the largest column."""
+    several = target.ndim == 2 and target.shape[1] > 1
+    numbers: Array = target.argmax(axis=1) if several else target.reshape(-1)
+    return numbers
+
+
+def _joined(one: Any, two: Any) -> Any:
+    if isinstance(one, Mapping):
+        return {name: np.concatenate([array, two[name]]) for name, array in one.items()}
+    return np.concatenate([one, two])
 
 
 def _take(part: Array | Mapping[str, Array], rows: Array) -> Array | Mapping[str, Array]:
@@ -139,7 +180,7 @@ def _take(part: Array | Mapping[str, Array], rows: Array) -> Array | Mapping[str
 
 
 class SealedSplit:
-    """The test rows. Only `evaluation.py` unseals them, once a command, after every choice is made."""
+    """The test rows. Only `evaluation/` unseals them, once a command, after every choice is made."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -150,6 +191,10 @@ class SealedSplit:
 
     def unseal(self) -> Split:
         return self._split
+
+    def changed(self, change: Callable[[Split], Split]) -> "SealedSplit":
+        """The same rows in another form, still sealed. change: looks at no score."""
+        return SealedSplit(change(self._split))
 
 
 @dataclass(frozen=True)
@@ -173,6 +218,7 @@ class Data:
     that they came from. outputs: of a model with several outputs, by each one's name its classes, none where
     it answers with a number. words: of inputs that hold word numbers, by their names ("" of the only input),
     how many there are. best: the best possible expected score by the name of a metric, where it is known.
+    balanced: whether the rows' weights are such that each class has the same sum, in every part.
     """
 
     name: str
@@ -186,6 +232,7 @@ class Data:
     outputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     words: Mapping[str, int] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.outputs and self.classes:
@@ -278,13 +325,39 @@ class Replay:
 class Candidate:
     """A trial to train: its number in the study, its own seed, and every setting the task reads.
 
-    replay: the row orders to train in, where they are not the trial's own.
+    replay: the row orders to train in, where they are not the trial's own. epochs: how many it trains
+    exactly, to have the last one's weights; 0 where the budget ends it, to have the best one's.
     """
 
     number: int
     seed: int
     settings: Settings
     replay: Replay | None = None
+    epochs: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class Member:
+    """A model that an ensemble may take.
+
+    trial: the trial with its settings. copy: 0 for the trial's own seed, from 1 for further ones.
+    """
+
+    trial: int
+    copy: int = 0
+
+    @classmethod
+    def of(cls, label: str) -> "Member":
+        """The member with that label, `12` or `12-1`."""
+        trial, _, copy = label.partition("-")
+        return cls(int(trial), int(copy or 0))
+
+    def __str__(self) -> str:
+        return f"{self.trial}-{self.copy}" if self.copy else str(self.trial)
+
+    @property
+    def described(self) -> str:
+        return f"trial {self.trial} seed {self.copy}" if self.copy else f"trial {self.trial}"
 
 
 @dataclass(frozen=True)

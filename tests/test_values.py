@@ -95,9 +95,13 @@ class TestSplit:
         with pytest.raises(TypeError, match="one target is needed, but the targets are kind, side"):
             _ = named().labels
 
-    def test_labels_of_a_target_in_columns_are_an_error(self):
-        with pytest.raises(TypeError, match=r"one class number a row, but the targets' shape is \(6, 3\)"):
-            _ = Split(np.arange(6), np.zeros((6, 3))).labels
+    def test_labels_of_a_one_hot_target_are_its_columns(self):
+        assert Split(np.arange(6), np.eye(6)[[2, 0, 1, 5, 4, 3]]).labels.tolist() == [2, 0, 1, 5, 4, 3]
+
+    def test_labels_of_a_target_in_tables_are_an_error(self):
+        shape = r"one class number a row, but the targets' shape is \(6, 3, 2\)"
+        with pytest.raises(TypeError, match=shape):
+            _ = Split(np.arange(6), np.zeros((6, 3, 2))).labels
 
     def test_one_input_is_the_single_one(self):
         assert plain().one_input.tolist() == [0, 1, 2, 3, 4, 5]

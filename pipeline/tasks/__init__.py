@@ -1,7 +1,10 @@
-"""The named tasks: one module each, whose `TASK` says how to load the rows and how to build the model."""
+"""The tasks. A named one is a module, whose `TASK` says how to load the rows and how to build the model; one
+whose rows a person brings is a module, whose `task(source)` makes it of them.
+"""
 
 from importlib import import_module
 
+from pipeline.source import Source, kind_of
 from pipeline.tasks.task import Task
 
 NAMES = (
@@ -20,8 +23,21 @@ NAMES = (
 )
 
 
-def find(name: str) -> Task:
-    """The task of that name, one of `NAMES`."""
+def find(name: str, source: Source | None = None) -> Task:
+    """The task of that name: one of `NAMES`, one of `source.OWN`, or `FILE.py:NAME`.
+
+    source: what a person brings; its file is read.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    kind = kind_of(name)
     # Imported when asked for: a task's module imports Keras, which takes seconds.
-    task: Task = import_module(f"pipeline.tasks.{name}").TASK
-    return task
+    if kind == "named":
+        named: Task = import_module(f"pipeline.tasks.{name}").TASK
+        return named
+    if kind == "file":
+        in_file: Task = import_module("pipeline.tasks.files").task(name, source or Source())
+        return in_file
+    brought: Task = import_module(f"pipeline.tasks.{name}").task(source or Source())
+    return brought

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from pipeline.datasets import generated
+from pipeline.forms import Pictures
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import techniques
 from pipeline.tasks import blocks
@@ -62,4 +63,5 @@ TASK = Task(
     metrics=CLASSIFICATION,
     load=generated.dual_camera,
     build=build,
+    form=lambda data: Pictures(),
 )

@@ -3,6 +3,7 @@
 import keras
 
 from pipeline.datasets import keras_sets
+from pipeline.forms import Drawing, Pictures
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import HIDDEN_LAYERS, UNITS, techniques
 from pipeline.tasks import blocks
@@ -31,4 +32,6 @@ TASK = Task(
     metrics=CLASSIFICATION,
     load=keras_sets.fashion_mnist,
     build=build,
+    # As the set was made: the longest side fills 28 pixels (H. Xiao et al., 2017, section 2).
+    form=lambda data: Pictures(drawing=Drawing(box=28, centre="box")),
 )

@@ -40,4 +40,5 @@ TASK = Task(
     load=keras_sets.imdb,
     build=build,
     texts=texts,
+    form=lambda data: keras_sets.imdb_texts(keras_sets.IMDB_WORDS),
 )

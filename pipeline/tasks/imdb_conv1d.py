@@ -50,4 +50,5 @@ TASK = Task(
     load=keras_sets.imdb_sequences,
     build=build,
     texts=texts,
+    form=lambda data: keras_sets.imdb_texts(data.words[""], data.train.one_input.shape[1]),
 )

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from pipeline.datasets import generated
+from pipeline.forms import Pictures
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import techniques
 from pipeline.tasks import blocks
@@ -72,4 +73,5 @@ TASK = Task(
     metrics=CLASSIFICATION,
     load=generated.inception_residual,
     build=build,
+    form=lambda data: Pictures(),
 )

@@ -73,4 +73,5 @@ TASK = Task(
     metrics=CLASSIFICATION,
     load=bundled.iris,
     build=build,
+    form=lambda data: bundled.iris_columns(),
 )

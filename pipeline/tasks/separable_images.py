@@ -3,6 +3,7 @@
 import keras
 
 from pipeline.datasets import generated
+from pipeline.forms import Pictures
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import techniques
 from pipeline.tasks import blocks
@@ -36,4 +37,5 @@ TASK = Task(
     metrics=CLASSIFICATION,
     load=generated.separable_images,
     build=build,
+    form=lambda data: Pictures(),
 )

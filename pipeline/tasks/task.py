@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from pipeline import space as spaces
+from pipeline.forms import Arrays, Form
 from pipeline.settings import Parameter
+from pipeline.source import Source
+from pipeline.space import Space
 from pipeline.values import Array, Data, Metric, Settings, Size
 
 if TYPE_CHECKING:
@@ -14,15 +19,27 @@ if TYPE_CHECKING:
     import keras
 
 
+OwnFit = Callable[[Settings, "keras.Model", Mapping[str, Any]], Mapping[str, float]]
+
+
+def _arrays(data: Data) -> Form:
+    return Arrays(data.words)
+
+
 @dataclass(frozen=True)
 class Task:
-    """A named task.
+    """A task, named or made of what a person brings.
 
     parameters: every setting that `build` or the engine reads; a search space may name these and no others.
     metrics: what a compiled model measures besides the loss, by Keras's metric names.
     load: (size) -> rows. build: (settings, data) -> a compiled, ordinary Keras model with fresh weights; what
     it takes from `data` (shapes, classes, means) comes from the training rows alone. texts: inputs,
     (rows, ...) -> what each row says in words, where rows are texts; None where the words are not known.
+    form: of the rows that a finished model is asked with; the model's own arrays by default.
+    space: name of its search-space file, where that is not the task's own. space_text: its search space,
+    where it has no file. source: where its rows come from, where a person brings them. fit: a training of its
+    own, which only the engine `fit` can run: (settings, model, what `model.fit` would be called with) -> what
+    it measured beside what its callbacks saw.
     """
 
     name: str
@@ -31,3 +48,22 @@ class Task:
     load: Callable[[Size], Data]
     build: Callable[[Settings, Data], keras.Model]
     texts: Callable[[Array], list[str] | None] | None = None
+    form: Callable[[Data], Form] = _arrays
+    space: str = ""
+    space_text: str = ""
+    source: Source = field(default_factory=Source)
+    fit: OwnFit | None = None
+
+    def read_space(self, given: str | None) -> Space:
+        """The space of a file, or of what comes with the task.
+
+        given: the file's path; None or empty for the task's own.
+
+        Raises:
+            UserError: with every fault of the file, one a line.
+        """
+        if given:
+            return spaces.read(Path(given), self.parameters, self.metrics)
+        if self.space_text:
+            return spaces.parse(self.space_text, Path(self.name), self.parameters, self.metrics)
+        return spaces.read(spaces.file_of(self.space or self.name), self.parameters, self.metrics)
