@@ -439,13 +439,15 @@ def _small_iris(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_small_iris")
 def test_a_search_keeps_nothing_more_unless_it_is_asked(workplace: Path) -> None:
-    result = search(task="iris", trials=1, epochs=2, engine="fit")
+    result = search(task="iris", trials=1, epochs=2, engine="fit", export="none")
     assert [artifacts(run) for run in children(result.run_id).values()] == [MODEL]
 
 
 @pytest.mark.usefixtures("_small_iris")
 def test_a_search_keeps_what_it_is_asked_for(workplace: Path, capsys: pytest.CaptureFixture) -> None:
-    result = search(task="iris", trials=2, epochs=2, engine="fit", callbacks=",".join(CALLBACKS))
+    result = search(
+        task="iris", trials=2, epochs=2, engine="fit", export="none", callbacks=",".join(CALLBACKS)
+    )
     trials = children(result.run_id)
     assert len(trials) == 2
     for run in trials.values():
@@ -467,7 +469,14 @@ def test_with_folds_the_members_alone_have_what_is_of_models(
     workplace: Path, capsys: pytest.CaptureFixture
 ) -> None:
     result = search(
-        task="iris", trials=1, epochs=2, members=1, folds=2, engine="fit", callbacks=",".join(CALLBACKS)
+        task="iris",
+        trials=1,
+        epochs=2,
+        members=1,
+        folds=2,
+        engine="fit",
+        export="none",
+        callbacks=",".join(CALLBACKS),
     )
     found = {name: artifacts(run) for name, run in children(result.run_id).items()}
     assert found["0"] == sorted(

@@ -114,7 +114,9 @@ class TestPlan:
             short = schedules.plan({"schedule": schedule}, FIRST, 7)
             whole = schedules.plan({"schedule": schedule, **defaults}, FIRST, 7)
             np.testing.assert_array_equal(short, whole)
-            assert list(short[1:]) == [FIRST, 0.01, 7]
+            assert list(short[1:]) == [FIRST, 0.01, 7, 0]
+            # The last is for trainings of an exact length.
+            assert schedules.plan({}, FIRST, 7, exactly=3)[-1] == 3
 
     def test_its_length_is_the_trainings_or_its_own(self):
         assert planned("cosine", length="epochs", epochs=33)[3] == 33

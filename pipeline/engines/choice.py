@@ -1,6 +1,8 @@
 """Which engine trains, by what was asked for and what Keras runs on."""
 
 import contextlib
+import logging
+import math
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,13 @@ import keras
 from pipeline.engines import callbacks
 from pipeline.engines.engine import Engine
 from pipeline.engines.fit import FitEngine
+from pipeline.errors import UserError
+from pipeline.tasks.task import OwnFit, Task
 from pipeline.values import Budget, Data, Objective, Settings, Split
+
+_log = logging.getLogger(__name__)
+
+_OWN_FIT = "has a fit of its own, which lanes cannot run"
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,8 @@ class Order:
     folds are taken from, else None. lanes: of a program, None to choose. seed: the study's. trials: as
     many as there will be, at most. keeps: what a trial keeps besides its model, by the names of
     the parameter `callbacks`, of which an engine does its part. own_orders: whether lanes see their rows each
-    in an order that derives from its own seed, as trainings by fit do.
+    in an order that derives from its own seed, as trainings by fit do. own_fit: the task's own training.
+    until: when the study is ended, on `time.monotonic()`.
     """
 
     name: str
@@ -36,6 +45,8 @@ class Order:
     trials: int
     keeps: Collection[str] = ()
     own_orders: bool = False
+    own_fit: OwnFit | None = None
+    until: float = math.inf
 
 
 def name_of(asked: str) -> str:
@@ -61,6 +72,12 @@ def draws_weights(asked: str) -> bool:
     return name_of(asked) == "fit" and callbacks.writes_events()
 
 
+def check(asked: str, task: Task) -> None:
+    """Raises UserError where the engine cannot train the task at all."""
+    if asked == "lanes" and task.fit is not None:
+        raise UserError(f"engine=lanes: {task.name} {_OWN_FIT}; use engine=fit")
+
+
 @contextlib.contextmanager
 def opened(order: Order) -> Iterator[Engine]:
     """The engine, with a folder for the models it makes until they are fetched; for a block."""
@@ -81,9 +98,13 @@ def _make(order: Order, folder: Path) -> Engine:
             folder,
             alone=alone,
             keeps=order.keeps,
+            own=order.own_fit,
         )
 
     if name_of(order.name) == "fit":
+        return fit(alone=True)
+    if order.own_fit is not None:
+        _log.warning("trials train by fit: the task %s", _OWN_FIT)
         return fit(alone=True)
     # Late: JAX is not needed, and may not be there, for fit.
     from pipeline.engines.auto import AutoEngine
@@ -102,5 +123,6 @@ def _make(order: Order, folder: Path) -> Engine:
         keeps=order.keeps,
         fit_if_faster=order.name == "auto",
         own_orders=order.own_orders,
+        until=order.until,
     )
     return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -18,6 +18,7 @@ from pipeline.engines import memory
 from pipeline.engines.baton import Baton
 from pipeline.engines.engine import Event, Times
 from pipeline.engines.fitting import Training
+from pipeline.tasks.task import OwnFit
 from pipeline.values import Budget, Candidate, Data, Objective, Outcome, Settings
 
 _CLOSE_SECONDS = 60.0
@@ -34,6 +35,7 @@ class FitEngine:
         folder: where the trained models are put; it exists.
         alone: whether no other engine of the process uses Keras at the same time.
         keeps: what a trial keeps besides its model, see `callbacks.ForFit`.
+        own: the task's own training, see `Task`.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class FitEngine:
         *,
         alone: bool = True,
         keeps: Collection[str] = (),
+        own: OwnFit | None = None,
     ) -> None:
         self._alone = alone
-        self._training = Training(build, tuple(folds), budget, objective, folder, keeps, alone=alone)
+        self._training = Training(build, tuple(folds), budget, objective, folder, keeps, alone=alone, own=own)
         self._baton = Baton()
         self._jobs: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._running: Candidate | None = None

@@ -4,19 +4,20 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from pipeline.engines import rows, schedules
+from pipeline.engines import own_fits, rows, schedules
 from pipeline.engines.baton import Baton
 from pipeline.engines.callbacks import ForFit
 from pipeline.engines.engine import MODEL_FILE
 from pipeline.engines.models import built, check_logged, save_predictions
 from pipeline.seeds import derived
+from pipeline.tasks.task import OwnFit
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings
 
 # Predictions need no gradients, so they go through in large batches.
@@ -48,8 +49,10 @@ class Training:
         keeps: Collection[str],
         *,
         alone: bool,
+        own: OwnFit | None = None,
     ) -> None:
         self._build = build
+        self._own = own
         self._alone = alone
         self._folds = folds
         self._budget = budget
@@ -66,7 +69,14 @@ class Training:
         for number, data in enumerate(self._folds):
             # Initial weights, dropout and row order derive from the trial's seed (and fold) alone.
             model = built(self._build, candidate.settings, data, derived(candidate.seed, number))
-            watch = _Watch(candidate.number, number, self._objective, self._budget.monitor, baton)
+            watch = _Watch(
+                candidate.number,
+                number,
+                self._objective,
+                self._budget.monitor,
+                baton,
+                own=self._own is not None,
+            )
             place = folder / f"fold_{number}" if len(self._folds) > 1 else folder
             kept = ForFit(self._keeps, place, model, self._budget, data.validation)
             fold = self._fit(model, data, candidate, kept, watch)
@@ -106,26 +116,32 @@ class Training:
         self, model: keras.Model, data: Data, candidate: Candidate, kept: ForFit, watch: "_Watch"
     ) -> _Fold:
         budget = self._budget
-        stopping = keras.callbacks.EarlyStopping(
-            monitor=budget.monitor,
-            mode=budget.mode,
-            patience=budget.patience,
-            min_delta=budget.min_delta,
-            restore_best_weights=True,
-        )
-        rates = _rates(model, candidate.settings, budget)
+        halt = stopping(budget)
+        ending = [] if candidate.epochs else [halt]
+        leading = rates(model, candidate.settings, budget)
+        if self._own is not None:
+            # It takes arrays, which have no orders.
+            candidate = replace(candidate, replay=None)
         training, turning = rows.for_fit(data.train, model, candidate, watch.fold, alone=self._alone)
-        model.fit(
+        arguments = {
             **training,
-            epochs=budget.epochs,
-            validation_data=rows.for_keras(data.validation, model),
-            validation_batch_size=rows.validation_batch(int(candidate.settings["batch_size"])),
+            "epochs": candidate.epochs or budget.epochs,
+            "validation_data": rows.for_keras(data.validation, model),
             # The watch comes last: it sees the learning rate that was noted, and may wait for long.
-            callbacks=[*turning, _Means(self._objective), *kept.callbacks, rates, stopping, watch],
-            verbose=0,
-        )
+            "callbacks": [*turning, Means(self._objective), *kept.callbacks, leading, *ending, watch],
+            "verbose": 0,
+        }
+        check_rows = rows.validation_batch(int(candidate.settings["batch_size"]))
+        if self._own is not None:
+            measured = own_fits.train(self._own, model, candidate.settings, arguments, check_rows)
+            watch.judge(measured)
+            return _Fold(
+                max(0, len(watch.curve) - 1), len(watch.curve), watch.curve[-1] if watch.curve else {}
+            )
+        model.fit(**arguments, validation_batch_size=check_rows)
         epochs = len(watch.curve)
-        best = stopping.best_epoch if epochs else 0
+        last = max(epochs - 1, 0)
+        best = last if candidate.epochs else halt.best_epoch if epochs else 0
         return _Fold(best, epochs, watch.curve[best] if epochs else {})
 
     def _save(self, model: keras.Model, data: Data, number: int) -> tuple[Path, Path | None]:
@@ -141,7 +157,18 @@ def _there(folder: Path) -> Path | None:
     return folder if folder.exists() else None
 
 
-def _rates(model: keras.Model, settings: Settings, budget: Budget) -> keras.callbacks.Callback:
+def stopping(budget: Budget) -> keras.callbacks.EarlyStopping:
+    """What ends a training early, with the weights of its best epoch."""
+    return keras.callbacks.EarlyStopping(
+        monitor=budget.monitor,
+        mode=budget.mode,
+        patience=budget.patience,
+        min_delta=budget.min_delta,
+        restore_best_weights=True,
+    )
+
+
+def rates(model: keras.Model, settings: Settings, budget: Budget) -> keras.callbacks.Callback:
     """What leads the learning rate, and notes it."""
     if not isinstance(model.optimizer._learning_rate, keras.Variable):
         # A schedule of the model's own leads itself.
@@ -162,7 +189,7 @@ def _rates(model: keras.Model, settings: Settings, budget: Budget) -> keras.call
     )
 
 
-class _Means(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+class Means(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Adds fixed means of logged metrics to what an epoch logs; the callbacks after it see them."""
 
     def __init__(self, objective: Objective) -> None:
@@ -175,9 +202,14 @@ class _Means(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-    """Hands each epoch to the search loop, and ends a training that diverged or is not wanted any more."""
+    """Hands each epoch to the search loop, and ends a training that diverged or is not wanted any more.
 
-    def __init__(self, number: int, fold: int, objective: Objective, monitor: str, baton: Baton) -> None:
+    own: whether the training is one of the user's own, whose epochs need not log everything.
+    """
+
+    def __init__(
+        self, number: int, fold: int, objective: Objective, monitor: str, baton: Baton, *, own: bool
+    ) -> None:
         super().__init__()
         self.curve: list[dict[str, float]] = []
         self.failure = ""
@@ -185,6 +217,12 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
         self.fold = fold
         self._objective, self._monitor = objective, monitor
         self._baton = baton
+        self._own = own
+
+    def judge(self, measured: Mapping[str, float]) -> None:
+        """Takes what the trained model was found to be for its last epoch, if it did not fail before."""
+        if not self.failure and not self._baton.stop:
+            self.on_epoch_end(len(self.curve), measured)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         if self._baton.stop:
@@ -195,10 +233,12 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
             self.model.stop_training = True
             return
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        check_logged(list(metrics), [self._objective.metric, self._monitor])
+        if self._own and self._objective.metric not in metrics:
+            return
+        check_logged(list(metrics), [self._objective.metric, *(() if self._own else (self._monitor,))])
         broken = [name for name, value in metrics.items() if not math.isfinite(value)]
         if broken:
-            self.failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {epoch}"
+            self.failure = f"diverged: {broken[0]} is {metrics[broken[0]]} in epoch {len(self.curve)}"
             self.model.stop_training = True
             return
         self.curve.append(metrics)
@@ -206,7 +246,8 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
             Progress(
                 self._number,
                 self.fold,
-                epoch,
+                # A training of the user's own may begin several times.
+                len(self.curve) - 1,
                 metrics,
                 metrics[self._objective.metric],
                 int(self.model.optimizer.iterations),

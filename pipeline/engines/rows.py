@@ -127,6 +127,9 @@ def _in_form_of_outputs(targets: dict[str, Array], model: keras.Model) -> Any:
     """
     output = getattr(model, "output", None)
     names: Sequence[str] = getattr(model, "output_names", ())
+    if len(targets) == 1 and not isinstance(output, dict | list | tuple):
+        # Whatever the only output is called.
+        return next(iter(targets.values()))
     if targets.keys() != set(names) or isinstance(output, dict):
         return targets
     # A tuple, as TensorFlow makes one tensor of a list.

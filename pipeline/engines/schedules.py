@@ -14,23 +14,24 @@ from pipeline.values import Array, Settings
 
 PLATEAU, _CONSTANT, _EXPONENTIAL, _COSINE, _STEP = range(len(SCHEDULE.words))
 """The numbers of the kinds, in the order of the setting's words; PLATEAU is no plan."""
-SIZE = 4
+SIZE = 5
 # A step schedule falls so many times, by equal factors, and so has one more level.
 _FALLS = 3
 
 
-def plan(settings: Settings, first: float, epochs: int) -> Array:
-    """A training's plan as `SIZE` numbers: kind, first rate, final share, length in epochs.
+def plan(settings: Settings, first: float, epochs: int, exactly: int = 0) -> Array:
+    """A training's plan as `SIZE` numbers: kind, first rate, final share, length in epochs, exact epochs.
 
     Args:
         settings: `schedule`, `schedule_final` and `schedule_epochs`; their defaults where there are none.
         first: the rate of the first epoch.
         epochs: of the training, at most.
+        exactly: how many epochs it has, see `Candidate.epochs`.
     """
     kind = SCHEDULE.words.index(str(settings.get(SCHEDULE.name, SCHEDULE.default)))
     final = settings.get(SCHEDULE_FINAL.name, SCHEDULE_FINAL.default)
     length = settings.get(SCHEDULE_EPOCHS.name, SCHEDULE_EPOCHS.default)
-    return np.array([kind, first, final, epochs if length == "epochs" else length], np.float64)
+    return np.array([kind, first, final, epochs if length == "epochs" else length, exactly], np.float64)
 
 
 def rate(planned: Any, epoch: Any, xp: Any = np) -> Any:
@@ -41,7 +42,7 @@ def rate(planned: Any, epoch: Any, xp: Any = np) -> Any:
         epoch: its number.
         xp: numpy, or what takes its place where this is traced.
     """
-    kind, first, final, length = (planned[place] for place in range(SIZE))
+    kind, first, final, length = (planned[place] for place in range(SIZE - 1))
     done = xp.minimum(epoch / length, 1.0)
     fallen = xp.minimum(xp.floor(done * (_FALLS + 1)) / _FALLS, 1.0)
     share = xp.where(kind == _EXPONENTIAL, final**done, 1.0)

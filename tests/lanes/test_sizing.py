@@ -1,5 +1,6 @@
 """How many lanes a program gets: what fits the memory, what was measured as fast, and what it will need."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,8 +36,10 @@ class Machine:
     def _lane_share(self, program: Any, values: Any, steps: int) -> float:
         return float((self._seconds(program.lanes) if steps else 0.0) + self.of_a_call)
 
-    def choose(self, first: int, devices: int = 2, most: int = 1000, epochs: float = 1e6) -> int:
-        program, count = sizing.choose(self.make, None, first, devices, most, epochs)
+    def choose(
+        self, first: int, devices: int = 2, most: int = 1000, epochs: float = 1e6, left: float = math.inf
+    ) -> int:
+        program, count = sizing.choose(self.make, None, first, devices, most, epochs, left)
         assert program.lanes == count
         return count
 
@@ -72,6 +75,19 @@ def test_a_short_study_tries_no_other_count(monkeypatch: pytest.MonkeyPatch) -> 
     machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1e-3 / lanes)
     assert machine.choose(8, epochs=100) == 8
     assert machine.made == [8]
+
+
+def test_a_study_of_little_time_tries_no_other_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1 / lanes)
+    assert machine.choose(8, left=20.0) == 8
+    assert machine.made == [8]
+
+
+def test_lanes_are_trained_several_times_over_in_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda lanes: GIB, lambda lanes: 1 / lanes)
+    # A training has 1,000 epochs of 100 steps of an eighth of a second: 20 of them in 250,000 seconds.
+    assert machine.choose(8, left=8 * 20 * 12_500.0) == 16
+    assert machine.choose(8, left=8 * 100 * 12_500.0) == 64
 
 
 def test_no_more_lanes_than_trainings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,9 @@ class Berth:
         if self.call or not self.busy:
             return
         state = self._refilled()
-        left = max(most_epochs - len(entry.curve) for entry in self.entries if entry)
+        left = max(
+            (entry.candidate.epochs or most_epochs) - len(entry.curve) for entry in self.entries if entry
+        )
         epochs = max(1, min(self._epochs, self._program.most_epochs, left))
         each = [self._orders.learn(self.key, self.entries, self.epoch + later) for later in range(epochs)]
         check = self._orders.check(self.entries)
@@ -88,7 +90,8 @@ class Berth:
         for lane, values in zip(lanes, self._program.layout.best(self._state, lanes), strict=True):
             entry = self.entries[lane]
             if entry:
-                found.append((entry, values._replace(tables=entry.values.tables), int(epochs[lane])))
+                best = len(entry.curve) - 1 if entry.candidate.epochs else int(epochs[lane])
+                found.append((entry, values._replace(tables=entry.values.tables), best))
             self.free(lane)
         return found
 

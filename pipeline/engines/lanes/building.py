@@ -1,5 +1,6 @@
 """From a candidate to a lane: its models are built on one thread, its program is compiled on another."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ class Builder:
         clock: is told how long compiling took.
         orders: in which lanes see their rows.
         fit_if_faster: refuses models that `model.fit` would train faster here.
+        until: when the study is ended, on `time.monotonic()`.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -54,8 +56,9 @@ class Builder:
         *,
         orders: Orders,
         fit_if_faster: bool = False,
+        until: float = math.inf,
     ) -> None:
-        self._fit_if_faster, self._orders = fit_if_faster, orders
+        self._fit_if_faster, self._orders, self._until = fit_if_faster, orders, until
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -131,7 +134,7 @@ class Builder:
             key,
             plain,
             twin,
-            twin.values(plain, batch, seed, candidate.settings, self._budget.epochs),
+            twin.values(plain, batch, seed, candidate.settings, self._budget.epochs, candidate.epochs),
         )
 
     def _compile(self, entry: Entry) -> Program:
@@ -178,7 +181,13 @@ class Builder:
         else:
             trainings = self._trials * len(self._folds)
             program, self.lanes = sizing.choose(
-                make, entry.values, self.lanes, self._mesh.size, trainings, trainings * self._budget.epochs
+                make,
+                entry.values,
+                self.lanes,
+                self._mesh.size,
+                trainings,
+                trainings * self._budget.epochs,
+                self._until - began,
             )
             self._chosen = True
         seconds = time.monotonic() - began

@@ -26,7 +26,7 @@ def check(model: keras.Model) -> None:
     Raises:
         Refusal: with the reason.
     """
-    if type(model) not in _plain_classes():
+    if type(model) not in _plain_classes() and not getattr(type(model), "all_in_layers", False):
         raise Refusal(f"{type(model).__name__} is a model class of its own, with training steps of its own")
     if not isinstance(model.optimizer, keras.optimizers.Optimizer) or not numbers.is_kerass(model.optimizer):
         raise Refusal(f"{type(model.optimizer).__name__} is not one of Keras's optimisers")

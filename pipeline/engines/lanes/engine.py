@@ -58,6 +58,8 @@ class LanesEngine:
         fit_if_faster: refuses models that `model.fit` would train faster here.
         own_orders: each training sees its rows in an order that derives from its own seed, whatever trains
             beside it; otherwise all lanes of a program share one, which is faster.
+        until: when the study is ended, on `time.monotonic()`: a short one has no time to find the best number
+            of lanes.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -75,6 +77,7 @@ class LanesEngine:
         keeps: Collection[str] = (),
         fit_if_faster: bool = False,
         own_orders: bool = False,
+        until: float = math.inf,
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective = tuple(folds), budget, objective
@@ -90,6 +93,7 @@ class LanesEngine:
             self._clock,
             orders=self._orders,
             fit_if_faster=fit_if_faster,
+            until=until,
         )
         self._finisher = Finisher(objective, self._folds[0], folder, self._orders, keeps)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")

@@ -130,9 +130,12 @@ class Epoch:
         counts = state.alive & finite
         following = jnp.where(jnp.isnan(planned), verdict.learning_rate, planned)
         optimizer[self._rate] = jnp.where(counts, following, rate)
-        kept = partial(jax.tree.map, partial(choose, verdict.improved & counts))
         epoch = state.epoch + state.alive
-        alive = counts & ~verdict.stop & (epoch < self._budget.epochs)
+        # Of lanes that train for an exact number of epochs, each is the best so far.
+        exactly = state.numbers[:, -1]
+        kept = partial(jax.tree.map, partial(choose, (verdict.improved | (exactly > 0)) & counts))
+        goes_on = jnp.where(exactly > 0, epoch < exactly, ~verdict.stop & (epoch < self._budget.epochs))
+        alive = counts & goes_on
         after = State(
             trainable,
             non_trainable,

@@ -25,6 +25,7 @@ _SHARE = 0.6
 # A compilation that a study of twenty times its length can save a tenth of is worth it.
 _WORTH, _GAIN = 20.0, 0.9
 _PAYS = 2.0
+_ROUNDS = 8
 _STEPS, _REPEATS = 4, 3
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER_LIMIT, _CONTAINER_USE = (
@@ -44,7 +45,13 @@ def first_count(devices: int, most: int) -> int:
 
 
 def choose(
-    make: Callable[[int], Program], values: Values, first: int, devices: int, most: int, epochs: float
+    make: Callable[[int], Program],
+    values: Values,
+    first: int,
+    devices: int,
+    most: int,
+    epochs: float,
+    left: float = math.inf,
 ) -> tuple[Program, int]:
     """A compiled program of a good number of lanes, and the number.
 
@@ -55,19 +62,23 @@ def choose(
         devices: the count is a multiple of it.
         most: as many lanes as there are trainings.
         epochs: trial-epochs that the study will train, at most.
+        left: seconds until the study is ended.
 
     Raises:
         Refusal: not even a lane on each device fits the memory.
     """
     program, count, seconds = _fitting(make, first, devices)
     best = _lane_step(program, values)
-    if epochs * program.steps * best < _WORTH * seconds:
+    left -= seconds
+    if min(epochs * program.steps * best, left) < _WORTH * seconds:
         return program, count
+    # As many as are trained several times over in the time there is.
+    at_once = min(most, left / _ROUNDS / max(epochs / most * program.steps * best, 1e-9))
     for factor in (2.0, 0.5):
         improved = True
         while improved:
             improved, tried = False, int(count * factor)
-            if tried % devices or not devices <= tried <= min(_MOST, max(most, first)):
+            if tried % devices or not devices <= tried <= min(_MOST, max(at_once, first)):
                 break
             other = make(tried)
             if other.memory() > _SHARE * _memory():

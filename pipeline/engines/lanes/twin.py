@@ -67,7 +67,13 @@ class Twin:
         self.lock = threading.RLock()
 
     def values(
-        self, plain: keras.Model, batch: Batch, seed: int, settings: Settings | None = None, epochs: int = 1
+        self,
+        plain: keras.Model,
+        batch: Batch,
+        seed: int,
+        settings: Settings | None = None,
+        epochs: int = 1,
+        exactly: int = 0,
     ) -> Values:
         """What the lane of another model of the same signature starts with.
 
@@ -77,6 +83,7 @@ class Twin:
             seed: drives what the plain model has no seed for, such as a dropout whose rate is zero.
             settings: of the learning rate's plan; without them there is none.
             epochs: of the training, at most.
+            exactly: how many epochs it has, see `Candidate.epochs`.
 
         Raises:
             Refusal: the models differ after all.
@@ -101,7 +108,7 @@ class Twin:
             np.concatenate(
                 [
                     numbers.read(slots, keras.config.floatx()),
-                    schedules.plan(settings or {}, float(plain.optimizer.learning_rate), epochs),
+                    schedules.plan(settings or {}, float(plain.optimizer.learning_rate), epochs, exactly),
                 ],
                 dtype=keras.config.floatx(),
             ),
