@@ -10,10 +10,15 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.report import diagram, passages
+from pipeline.evaluation.findings import Evaluation
+from pipeline.evaluation.judging import judge
+from pipeline.metrics import CLASSIFICATION
+from pipeline.report import diagram, figures, passages
+from pipeline.report import evaluation as evaluation_report
 from pipeline.report import study as report
+from pipeline.report.figures import Span
 from pipeline.report.page import Section, as_text, write
-from pipeline.values import Objective, Split
+from pipeline.values import Metric, Objective, Split
 
 MAXIMIZE = Objective("val_accuracy", "maximize")
 MINIMIZE = Objective("val_log_loss", "minimize")
@@ -100,6 +105,18 @@ def test_markup_in_names_is_shown_and_not_run(changes, tmp_path):
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in source
     assert "49" not in "".join(page.texts)
+
+
+def test_the_ensembles_curve_shows_both_methods_and_the_chosen_point():
+    figure = figures.ensemble_curve([0.5, 0.25, 0.375], [0.5, 0.75], (2, 0.25), "log_loss")
+    (axes,) = figure.axes
+    drawn = {str(line.get_label()): np.array(line.get_data()).tolist() for line in axes.get_lines()}
+    assert drawn["greedy selection"] == [[1, 2, 3], [0.5, 0.25, 0.375]]
+    assert drawn["best models, equal weights"] == [[1, 2], [0.5, 0.75]]
+    assert drawn["chosen ensemble"] == [[2], [0.25]]
+    assert drawn["best single model"][1] == [0.5, 0.5]
+    assert axes.get_ylabel() == "validation log_loss"
+    assert len(figure.legends[0].get_texts()) == 4
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
@@ -224,3 +241,102 @@ def test_where_graphviz_fails_or_keras_only_prints_there_is_no_diagram(
     for error in (None, ImportError("no dot"), OSError("no dot"), AssertionError("dot returned 1")):
         failing(error)
         assert diagram.draw(model, file) is None
+
+
+def judged(classes: int, rows: int = 90, names: tuple[str, ...] = (), **broken: np.ndarray) -> Evaluation:
+    """Three models that know the class of some rows."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(rows) % classes
+    answers = {}
+    for model in ("baseline", "champion", "ensemble"):
+        parts = rng.gamma(1.0, size=(rows, classes))
+        parts[np.arange(rows), labels] += rng.gamma(1.0, size=rows)
+        answers[model] = parts / parts.sum(axis=1, keepdims=True)
+    names = names or tuple(f"class {number}" for number in range(classes))
+    return judge(labels, {**answers, **broken}, {"": names}, CLASSIFICATION, 0)
+
+
+class TestEvaluation:
+    def test_classes_have_scores_differences_a_table_a_matrix_and_a_curve(self, tmp_path):
+        sections = evaluation_report.sections(judged(3), tmp_path)
+        assert [section.heading for section in sections] == [
+            "Scores on the test rows",
+            "Differences between models",
+            "Classes",
+            "Confusion matrix of the ensemble",
+            "Calibration",
+        ]
+        pictures = [section.picture for section in sections if section.picture]
+        assert [file.name for file in pictures] == [
+            "differences.png",
+            "confusion_matrix.png",
+            "calibration.png",
+        ]
+        assert all(file.parent == tmp_path and pixels(file)[..., :3].min() < 0.5 for file in pictures)
+
+    def test_tables_hold_every_score_pair_and_class(self, tmp_path):
+        found = judged(3)
+        scores, differences, classes = (
+            section.rows for section in evaluation_report.sections(found, tmp_path) if section.rows
+        )
+        assert scores[0] == ["score", "better", "baseline", "champion", "ensemble"]
+        assert differences[0] == ["score", "better", "ensemble − champion", "champion − baseline"]
+        assert [row[:2] for row in scores[1:]] == [row[:2] for row in differences[1:]]
+        assert [row[:2] for row in scores[1:3]] == [["accuracy", "more"], ["log_loss", "less"]]
+        one = found.scores["ensemble"]["log_loss"]
+        assert scores[2][-1] == f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+        assert differences[2][-1].startswith(f"{found.differences[-4].score.value:+.4f} [")
+        assert [row[:2] for row in classes[1:]] == [[f"class {number}", "30"] for number in range(3)]
+        assert {len(row) for row in classes} == {2 + 2 * 3}
+
+    def test_several_outputs_have_each_their_own(self, tmp_path):
+        rng = np.random.default_rng(0)
+        targets = {"age": rng.normal(size=(20, 1)), "a/b": np.arange(20) % 2}
+        answers = {"age": rng.normal(size=(20, 1)), "a/b": rng.dirichlet([1, 1], 20)}
+        metric = Metric("age_mse", "minimize", "age")
+        found = judge(targets, {"champion": answers}, {"age": (), "a/b": ("x", "y")}, (metric,), 0)
+        sections = evaluation_report.sections(found, tmp_path)
+        assert [section.heading for section in sections] == [
+            "Scores on the test rows",
+            "Predicted against true: age",
+            "Classes: a/b",
+            "Confusion matrix of the champion: a/b",
+            "Calibration: a/b",
+        ]
+        names = [section.picture.name for section in sections if section.picture]
+        assert names == ["predicted_and_true_age.png", "confusion_matrix_a_b.png", "calibration_a_b.png"]
+
+    @pytest.mark.parametrize(("classes", "drawn"), [(30, True), (31, False)])
+    def test_of_very_many_classes_a_sentence_says_where_each_one_is(self, classes, drawn, tmp_path):
+        sections = evaluation_report.sections(judged(classes), tmp_path)
+        assert (tmp_path / "confusion_matrix.png").exists() == drawn
+        assert any("evaluation/per_class.csv" in section.note for section in sections) != drawn
+        assert (tmp_path / "calibration.png").exists()
+
+    def test_what_is_not_defined_is_said_and_a_broken_model_is_not_drawn(self, tmp_path):
+        sections = evaluation_report.sections(judged(3, ensemble=np.full((90, 3), np.nan)), tmp_path)
+        scores = sections[0].rows
+        assert {row[-1] for row in scores[1:]} == {"not defined"}
+        assert "Confusion matrix of the champion" in [section.heading for section in sections]
+        every = {name: np.full((90, 3), np.nan) for name in ("baseline", "champion", "ensemble")}
+        assert len(evaluation_report.sections(judged(3, **every), tmp_path)) == 2
+
+    def test_no_class_name_runs_or_fails(self, tmp_path):
+        names = (HOSTILE, "$\\frac{$", "two\nlines")
+        sections = evaluation_report.sections(judged(3, names=names), tmp_path)
+        page = Page(write(tmp_path / "page.html", "page", sections))
+        assert HOSTILE in page.texts
+        assert not [tag for tag, _ in page.tags if tag == "script"]
+
+
+def test_many_metrics_stand_below_each_other_and_few_beside() -> None:
+    spans = [Span("a", 0.1, 0.0, 0.2), Span("b", float("nan"), float("nan"), float("nan"))]
+
+    def grid(metrics: int) -> tuple[int, int]:
+        figure = figures.spans({f"m{number}": ("maximize", spans) for number in range(metrics)})
+        places = {axes.get_subplotspec().get_geometry()[:2] for axes in figure.axes}
+        assert sum(axes.axison for axes in figure.axes) == metrics
+        (found,) = places
+        return found
+
+    assert [grid(metrics) for metrics in (1, 2, 3, 4, 7)] == [(1, 1), (1, 2), (1, 3), (2, 3), (3, 3)]

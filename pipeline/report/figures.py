@@ -12,6 +12,9 @@ from pipeline.values import Direction, Objective
 
 _BLUE, _ORANGE, _GREY, _GREEN = "#1f6fb4", "#d9722e", "#9aa3ab", "#2f8f4e"
 
+# Metrics beside each other; more of them follow below.
+_ACROSS = 3
+
 
 @dataclass(frozen=True)
 class Span:
@@ -62,15 +65,56 @@ def curves(curves: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
+def ensemble_curve(
+    greedy: Sequence[float], uniform: Sequence[float], chosen: tuple[int, float], metric: str
+) -> Figure:
+    """A validation metric against the number of members, an entry for 1, 2, … of them.
+
+    Args:
+        greedy: after each round of greedy selection.
+        uniform: of the best models at equal weights.
+        chosen: members of the ensemble that was made, and its value.
+        metric: the name.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.add_subplot()
+    # Of each method, one member is the best single model.
+    axes.axhline(greedy[0], color=_GREY, linestyle=":", label="best single model")
+    for values, colour, line, label in (
+        (uniform, _ORANGE, "--", "best models, equal weights"),
+        (greedy, _BLUE, "-", "greedy selection"),
+    ):
+        axes.plot(
+            range(1, len(values) + 1), values, line, color=colour, marker="o", markersize=4, label=label
+        )
+    axes.plot(
+        *chosen,
+        "o",
+        color=_GREEN,
+        markersize=12,
+        fillstyle="none",
+        markeredgewidth=2,
+        label="chosen ensemble",
+    )
+    axes.set(xlabel="members, repeated ones counted", ylabel=f"validation {metric}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
 def spans(by_metric: Mapping[str, tuple[Direction, Sequence[Span]]]) -> Figure:
-    """Differences with their intervals, a column a metric, a line a label; the same labels in each.
+    """Differences with their intervals, a metric beside the other, a line a label; the same labels in each.
 
     Green is clearly better, orange clearly worse, grey neither.
     """
     lines = max(len(found) for _, found in by_metric.values())
-    figure = Figure(figsize=(4 + 4 * len(by_metric), 1.6 + 0.34 * lines), layout="constrained")
-    columns = figure.subplots(1, len(by_metric), sharey=True, squeeze=False)[0]
-    for axes, (metric, (direction, found)) in zip(columns, by_metric.items(), strict=True):
+    across = min(len(by_metric), _ACROSS)
+    down = math.ceil(len(by_metric) / across)
+    figure = Figure(figsize=(4 + 4 * across, down * (1.6 + 0.34 * lines)), layout="constrained")
+    places = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axes in places[len(by_metric) :]:
+        axes.set_axis_off()
+    for axes, (metric, (direction, found)) in zip(places, by_metric.items(), strict=False):
         axes.axvline(0.0, color="black", linewidth=0.8)
         for place, span in enumerate(found):
             colour = _colour(span, direction)
@@ -79,9 +123,9 @@ def spans(by_metric: Mapping[str, tuple[Direction, Sequence[Span]]]) -> Figure:
                 axes.plot([span.low, span.high], [place, place], color=colour, linewidth=2)
         axes.set_yticks(range(len(found)), [span.label for span in found])
         better = "more" if direction == "maximize" else "less"
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(f"difference in test {metric} ({better} is better)")
-        axes.margins(y=0.1)
-    columns[0].invert_yaxis()
+    places[0].set_ylim(lines - 0.5, -0.5)
     return figure
 
 
