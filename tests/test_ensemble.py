@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.metrics import ACCURACY, CLASSIFICATION, LOG_LOSS, score, score_of
 from pipeline.values import Answers, Data, Metric, SealedSplit, Split
 
 Predictions = Mapping[int, np.ndarray]
+METHODS = ["greedy", "uniform", "simplex"]
 
 
 def random_library(seed: int, members: int = 4, rows: int = 12) -> tuple[dict[int, np.ndarray], np.ndarray]:
@@ -42,11 +44,17 @@ def mean_of(library: Predictions, chosen: Iterable[int]) -> np.ndarray:
 
 def select_by_hand(library: Predictions, labels: np.ndarray, metric: Metric, rounds: int) -> list[int]:
     """Caruana et al. 2004, as slow as it is plain: every bag that one more member can make is scored."""
-    bags: list[list[int]] = [[]]
+    bags = [greedy_bag(library, labels, metric, size) for size in range(1, rounds + 1)]
+    return min(bags, key=lambda bag: (rank(metric, labels, mean_of(library, bag)), len(bag)))
+
+
+def greedy_bag(library: Predictions, labels: np.ndarray, metric: Metric, rounds: int) -> list[int]:
+    """What greedy selection has after so many rounds, before it is cut back."""
+    bag: list[int] = []
     for _ in range(rounds):
-        grown = [[*bags[-1], number] for number in library]
-        bags.append(min(grown, key=lambda bag: rank(metric, labels, mean_of(library, bag))))
-    return min(bags[1:], key=lambda bag: (rank(metric, labels, mean_of(library, bag)), len(bag)))
+        grown = [[*bag, number] for number in library]
+        bag = min(grown, key=lambda one: rank(metric, labels, mean_of(library, one)))
+    return bag
 
 
 def assert_weights(found: Mapping[int, float], expected: Mapping[int, float]) -> None:
@@ -76,7 +84,8 @@ class TestGreedyOnRandomLibraries:
         library, labels = random_library(seed)
         best = min(library, key=lambda number: rank(metric, labels, library[number]))
         found = greedy(library, labels, metric, 1)
-        assert found == ensemble.Ensemble({best: 1.0}, score(metric.name, labels, library[best]))
+        assert (found.weights, found.size) == ({best: 1.0}, 1)
+        assert found.value == score(metric.name, labels, library[best])
 
     def test_the_best_single_model_is_always_in_it(self, metric, seed):
         library, labels = random_library(seed)
@@ -101,7 +110,7 @@ class TestGreedyOnRandomLibraries:
         # The same probabilities summed in another order: roundings of float64.
         assert rank(metric, labels, blended) >= (best[0] - 1e-12, best[1] - 1e-12)
 
-    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_weights_are_positive_and_sum_to_one(self, metric, seed, method):
         library, labels = random_library(seed)
         found = select(method, library, labels, metric, 7)
@@ -109,7 +118,7 @@ class TestGreedyOnRandomLibraries:
         assert min(found.weights.values()) > 0
         assert sum(found.weights.values()) == pytest.approx(1, abs=1e-15 * 7)
 
-    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_its_value_is_the_score_of_its_blend(self, metric, seed, method):
         library, labels = random_library(seed)
         found = select(method, library, labels, metric, 5)
@@ -162,14 +171,14 @@ class TestGreedy:
             assert greedy(library, labels, ACCURACY, 7).value >= best
 
     @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_members_with_broken_predictions_are_left_out(self, broken, method):
         library = {0: two_classes(0.9, broken), 1: two_classes(0.8, 0.7), 2: two_classes(0.7, 0.8)}
         found = select(method, library, np.zeros(2, int), LOG_LOSS, 3)
         assert 0 not in found.weights
         assert np.isfinite(found.value)
 
-    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_no_usable_member_is_an_error(self, method):
         with pytest.raises(ValueError, match="no member's predictions are finite"):
             select(method, {0: two_classes(np.nan)}, np.zeros(1, int), LOG_LOSS, 3)
@@ -184,16 +193,92 @@ class TestGreedy:
 
 class TestUniform:
     @pytest.mark.parametrize(("members", "expected"), [(1, [7]), (2, [7, 3]), (3, [7, 3, 5]), (9, [7, 3, 5])])
-    def test_it_takes_the_first_at_equal_weights(self, members, expected):
-        library = {number: two_classes(0.5, 0.5) for number in (7, 3, 5)}
+    def test_it_takes_the_best_at_equal_weights(self, members, expected):
+        library = {5: two_classes(0.6, 0.7), 7: two_classes(0.9, 0.6), 3: two_classes(0.7, 0.7)}
         found = select("uniform", library, np.zeros(2, int), ACCURACY, members)
         assert list(found.weights) == expected
         assert set(found.weights.values()) == {1 / len(expected)}
 
     def test_a_broken_member_makes_room_for_the_next(self):
-        library = {1: two_classes(np.nan), 2: two_classes(0.5), 3: two_classes(0.5)}
+        library = {1: two_classes(np.nan), 2: two_classes(0.7), 3: two_classes(0.6)}
         found = select("uniform", library, np.zeros(1, int), ACCURACY, 2)
         assert found.weights == {2: 0.5, 3: 0.5}
+
+
+class TestByHand:
+    LIBRARY: ClassVar[Predictions] = {
+        5: two_classes(0.6, 0.7),
+        7: two_classes(0.9, 0.6),
+        3: two_classes(0.7, 0.7),
+    }
+
+    def select(self, *weights: float, members: int = 8) -> ensemble.Ensemble:
+        return ensemble.select(weights, self.LIBRARY, Judge(np.zeros(2, int), ACCURACY, LOG_LOSS), members)
+
+    @pytest.mark.parametrize(
+        ("weights", "expected"),
+        [
+            ((1.0,), {5: 1.0}),
+            ((0.5, 0.25, 0.25), {5: 0.5, 7: 0.25, 3: 0.25}),
+            ((3, 1), {5: 0.75, 7: 0.25}),
+            ((0.0, 0.0, 2.0), {3: 1.0}),
+        ],
+    )
+    def test_they_are_of_the_first_in_their_order_with_the_sum_one(self, weights, expected):
+        found = self.select(*weights)
+        assert found.weights == expected
+        assert found.size == len(expected)
+        assert found.value == score("accuracy", np.zeros(2, int), ensemble.blend(self.LIBRARY, expected))
+
+    def test_members_is_no_limit_of_theirs(self):
+        assert len(self.select(1, 1, 1, members=1).weights) == 3
+
+    def test_near_duplicates_stay(self):
+        library = {0: two_classes(0.7, 0.7), 1: two_classes(0.7, 0.7)}
+        judge = Judge(np.zeros(2, int), ACCURACY, LOG_LOSS)
+        found = ensemble.select((0.5, 0.5), library, judge, 8)
+        assert (found.weights, found.left_out) == ({0: 0.5, 1: 0.5}, ())
+
+
+class TestNearDuplicates:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_the_worse_one_is_left_out_whatever_its_place(self, method):
+        better, worse = two_classes(0.8, 0.8), two_classes(0.8, 0.7995)
+        for library in ({1: better, 2: worse}, {2: worse, 1: better}):
+            found = select(method, library, np.zeros(2, int), LOG_LOSS, 4)
+            assert (found.weights, found.left_out) == ({1: 1.0}, (2,))
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_their_places_are_free_for_others(self, method):
+        library = {1: two_classes(0.9, 0.6), 2: two_classes(0.9, 0.6), 3: two_classes(0.6, 0.9)}
+        found = select(method, library, np.zeros(2, int), LOG_LOSS, 2)
+        assert_weights(found.weights, {1: 0.5, 3: 0.5})
+
+
+@pytest.mark.parametrize("metric", CLASSIFICATION, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("seed", range(3))
+class TestCurve:
+    def test_greedy_has_the_value_of_each_round(self, metric, seed):
+        library, labels = random_library(seed)
+        bag = [greedy_bag(library, labels, metric, size)[-1] for size in range(1, 6)]
+        expected = [score(metric.name, labels, mean_of(library, bag[:size])) for size in range(1, 6)]
+        # The same probabilities summed in another order: roundings of float64.
+        assert greedy(library, labels, metric, 5).curve.greedy == pytest.approx(expected, rel=1e-12)
+
+    def test_uniform_has_the_value_of_the_best_of_each_number(self, metric, seed):
+        library, labels = random_library(seed)
+        best = sorted(library, key=lambda number: rank(metric, labels, library[number]))
+        expected = [score(metric.name, labels, mean_of(library, best[:size])) for size in range(1, 5)]
+        for members, shown in ((3, 3), (9, 4)):
+            curve = greedy(library, labels, metric, members).curve
+            assert curve.uniform == pytest.approx(expected[:shown], rel=1e-12)
+
+    @pytest.mark.parametrize("method", ["greedy", "uniform"])
+    def test_the_ensemble_is_a_point_of_its_curve(self, metric, seed, method):
+        library, labels = random_library(seed)
+        found = select(method, library, labels, metric, 5)
+        assert getattr(found.curve, method)[found.size - 1] == found.value
+        assert found.curve.greedy[0] == found.curve.uniform[0]
 
 
 def small_model(units: int, seed: int) -> keras.Model:
@@ -250,6 +335,7 @@ class TestAsModel:
 LOAD = """
 import sys
 from pathlib import Path
+from typing import ClassVar
 sys.modules["pipeline"] = None  # so that importing it fails, wherever it is installed
 import keras
 import numpy as np
@@ -440,7 +526,7 @@ class TestGreedyOverSeveralOutputs:
 
     def test_a_member_with_one_broken_output_is_left_out(self, metric, library):
         library[4] = {**library[4], "age": np.full((9, 1), np.nan)}
-        for method in ("greedy", "uniform"):
+        for method in METHODS:
             found = ensemble.select(method, library, Judge(several_targets(), metric, metric), 3)
             assert 4 not in found.weights
             assert np.isfinite(found.value)
@@ -451,6 +537,28 @@ class TestGreedyOverSeveralOutputs:
         for number, found in library.items():
             for name, rows in found.items():
                 np.testing.assert_array_equal(rows, copies[number][name])
+
+
+# One output that answers with a number, by name
+REGRESSION = {"age": ()}
+
+
+@pytest.mark.parametrize("method", [*METHODS, (0.5, 0.25, 0.25)], ids=str)
+@pytest.mark.parametrize("outputs", [SEVERAL, REGRESSION], ids=["several outputs", "a number"])
+def test_every_method_makes_a_model_that_scores_what_was_chosen(outputs, method) -> None:
+    data, targets = data_of(outputs), {name: several_targets()[name] for name in outputs}
+    models = {number: two_by_four(dict, number) for number in (4, 1, 3)}
+    if outputs is REGRESSION:
+        for number, model in models.items():
+            models[number] = keras.Model(model.input, {"age": model.output["age"]})
+            models[number].compile("adam", "mse")
+    metric = SCORE if outputs is SEVERAL else Metric("age_mae", "minimize", "age")
+    library = {number: answered(model, data) for number, model in models.items()}
+    found = ensemble.select(method, library, Judge(targets, metric, metric), 3)
+    blended = ensemble.as_model([(models[number], weight) for number, weight in found.weights.items()])
+    # Roundings of float32 in answers of size 1, see MODEL_TOLERANCE, and a loss of about that size.
+    assert score_of(metric, targets, answered(blended, data)) == pytest.approx(found.value, rel=1e-5)
+    assert set(answered(blended, data)) == set(outputs)
 
 
 def test_the_tie_is_decided_by_its_own_output() -> None:
