@@ -3,39 +3,20 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from servers import free_port, wait_for
 
 from pipeline import search
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(url)
 
 
 @pytest.fixture
@@ -172,7 +153,7 @@ def test_a_study_on_an_mlflow_server_shows_in_its_ui(
 ) -> None:
     browser = _browser()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    result = search(task="iris", trials=2, epochs=2, members=2)
+    result = search(task="iris", trials=2, epochs=2, members=2, export="none")
     assert result is not None
     client = MlflowClient(mlflow_server)
     parent = client.get_run(result.run_id)
@@ -229,8 +210,8 @@ def test_a_study_in_postgresql_goes_on_and_shows_no_password(
     workplace: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("PIPELINE_STORAGE", postgresql)
-    first = search(task="iris", trials=2, epochs=1, members=2)
-    again = search(task="iris", trials=3, epochs=1, members=2)
+    first = search(task="iris", trials=2, epochs=1, members=2, export="none")
+    again = search(task="iris", trials=3, epochs=1, members=2, export="none")
     assert first is not None
     assert again is not None
     assert first.run_id == again.run_id
@@ -244,7 +225,9 @@ def test_the_password_may_come_from_pgpassword(
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", "sesame")
     url = postgresql.replace(":sesame", "")
-    assert search(task="iris", trials=1, epochs=1, members=1, storage=url, study="s") is not None
+    assert (
+        search(task="iris", trials=1, epochs=1, members=1, export="none", storage=url, study="s") is not None
+    )
 
 
 def test_mlflow_itself_may_be_in_postgresql(
@@ -252,7 +235,7 @@ def test_mlflow_itself_may_be_in_postgresql(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace("/postgres", "/mlflow"))
     monkeypatch.chdir(workplace)
-    assert search(task="iris", trials=1, epochs=1, members=1) is not None
+    assert search(task="iris", trials=1, epochs=1, members=1, export="none") is not None
     shown = capfd.readouterr()
     assert "sesame" not in shown.out
     assert ":***@127.0.0.1" in shown.out

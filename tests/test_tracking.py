@@ -19,13 +19,14 @@ from mlflow import MlflowClient
 
 from pipeline.datasets import splits
 from pipeline.errors import RunError, UserError
+from pipeline.forms import Arrays
 from pipeline.secrets import redacted
 from pipeline.tracking import connection, models, trials
 from pipeline.tracking.apart import Process
 from pipeline.tracking.connection import connect
-from pipeline.tracking.parent import Parent, open_parent
-from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, TRIAL, Recorder
-from pipeline.values import Data, Progress
+from pipeline.tracking.parent import Parent, open_parent, unchanged
+from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, TRIAL, Recorder
+from pipeline.values import Data, Member, Progress
 
 
 @pytest.fixture
@@ -262,9 +263,32 @@ def test_finished_children_are_counted_by_their_tag(parent: Parent) -> None:
         for number, status in enumerate((FINISHED, KILLED, FINISHED)):
             recorder.start(number, "t", {}, {TRIAL: str(number)})
             recorder.end(number, status)
-        recorder.start(7, "m", {}, {"pipeline.member": "7"})
+        recorder.start(7, "m", {}, {MEMBER: str(Member(7, 1))})
         recorder.end(7, FINISHED)
-    assert trials.finished(parent, TRIAL) == {0, 2}
+    assert trials.ended(parent, TRIAL) == {"0", "2"}
+    assert trials.ended(parent, TRIAL, (KILLED,)) == {"1"}
+    assert trials.ended(parent, TRIAL, (KILLED, FINISHED)) == {"0", "1", "2"}
+    assert trials.ended(parent, MEMBER) == {"7-1"}
+
+
+def test_a_look_that_fails_leaves_a_resumed_parent_as_it_was(client: MlflowClient) -> None:
+    first = open_parent(client, "s", "iris", "")
+    first.end("FINISHED")
+    again = open_parent(client, "s", "iris", first.run_id)
+    with unchanged(again):
+        pass
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    with pytest.raises(UserError, match="no"), unchanged(again):
+        raise UserError("no")
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    assert "pipeline.reason" not in client.get_run(first.run_id).data.tags
+
+
+def test_a_look_that_fails_ends_a_parent_that_it_began(client: MlflowClient) -> None:
+    parent = open_parent(client, "s", "iris", "")
+    with pytest.raises(RunError, match="no"), unchanged(parent):
+        raise RunError("no")
+    assert client.get_run(parent.run_id).info.status == "FAILED"
 
 
 def test_a_file_that_is_gone_is_an_error_of_the_run(parent: Parent, tmp_path: Path) -> None:
@@ -286,23 +310,40 @@ def test_the_data_set_is_an_input_of_the_parent(parent: Parent, data: Data) -> N
     assert json.loads(contexts["testing"].profile)["num_rows"] == 8
 
 
-def test_a_logged_model_has_signature_example_and_pins_and_predicts(parent: Parent) -> None:
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
-    example = np.ones((3, 4), np.float32)
-    answer = model.predict(example, verbose=0)
+def test_more_metrics_than_mlflow_takes_in_one_call_are_all_recorded(parent: Parent) -> None:
+    metrics = {f"m{number}": number / 2 for number in range(1001)}
+    parent.metrics(metrics)
+    assert parent.client.get_run(parent.run_id).data.metrics == metrics
+
+
+def test_a_logged_model_has_signature_example_and_pins_and_predicts(
+    parent: Parent, data: Data, tmp_path: Path
+) -> None:
+    shape = data.train.one_input.shape[1:]
+    layers = [keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(len(data.classes), "softmax")]
+    model = keras.Sequential(layers)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    file = tmp_path / "any.keras"
+    model.save(file)
     parent.metrics({"champion_test_accuracy": 0.9})
-    uri = models.log(parent, "champion", model, example, answer)
+    servable = models.Servable(model, data, Arrays())
+    model_id = models.log(parent, "champion", servable, file, tmp_path, {"task": "iris"})
     (logged,) = parent.client.search_logged_models([parent.experiment_id])
-    assert (logged.name, logged.source_run_id, logged.status) == ("champion", parent.run_id, "READY")
+    assert (logged.model_id, logged.name, logged.source_run_id) == (model_id, "champion", parent.run_id)
+    assert logged.status == "READY"
     assert [metric.key for metric in logged.metrics] == ["champion_test_accuracy"]
-    info = mlflow.models.get_model_info(uri)
-    assert info.signature.inputs.inputs[0].shape == (-1, 4)
-    assert info.signature.outputs.inputs[0].shape == (-1, 2)
-    pins = mlflow.pyfunc.get_model_dependencies(uri)
-    assert f"keras=={keras.__version__}" in Path(pins).read_text()
-    loaded = mlflow.pyfunc.load_model(uri)
-    np.testing.assert_allclose(loaded.predict(loaded.input_example), answer, rtol=1e-6)
-    np.testing.assert_allclose(mlflow.keras.load_model(uri).predict(example, verbose=0), answer, rtol=1e-6)
+    info = mlflow.models.get_model_info(f"models:/{model_id}")
+    assert info.metadata == {"task": "iris"}
+    assert info.signature.inputs.inputs[0].shape == (-1, *shape)
+    named = [f"probability_{name}" for name in data.classes]
+    assert info.signature.outputs.input_names() == ["class", *named]
+    pins = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{model_id}")).read_text().splitlines()
+    assert {f"keras=={keras.__version__}", f"mlflow=={mlflow.__version__}"} <= set(pins)
+    assert not any("regatta" in pin or "optuna" in pin for pin in pins)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
+    example = loaded.input_example
+    expected = model.predict(example, verbose=0)
+    np.testing.assert_allclose(loaded.predict(example)[named], expected, rtol=1e-6)
 
 
 @pytest.fixture

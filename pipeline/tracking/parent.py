@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
@@ -18,7 +19,7 @@ from mlflow.utils.mlflow_tags import (
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import redacted
+from pipeline.secrets import first_line, redacted
 from pipeline.tracking.connection import Client
 from pipeline.values import Array, Data
 
@@ -32,6 +33,8 @@ STUDY, TASK, ENGINE, REASON, RESUMES = (
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 # MLflow keeps at most 36 characters of a digest.
 _DIGEST_LENGTH = 36
+# And takes at most so many in one call.
+_METRICS_AT_ONCE = 1000
 
 
 class Parent:
@@ -48,9 +51,14 @@ class Parent:
         self.store = str(client.tracking_uri)
         self.resumed = resumed
         self._resuming = resuming
+        self._before = str(run.info.status) if resumed else "FAILED"
 
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def tag_of(self, name: str) -> str:
+        """The run's tag; empty if it has none of that name."""
+        return str(self.client.get_run(self.run_id).data.tags.get(name, ""))
 
     def tag_program(self, file: Path) -> None:
         """Says what made the run, where `mlflow run` has not: the git commit of the program's file."""
@@ -64,12 +72,28 @@ class Parent:
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
         now = get_current_time_millis()
-        self.client.log_batch(
-            self.run_id, metrics=[Metric(key, float(value), now, 0) for key, value in metrics.items()]
-        )
+        found = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        for first in range(0, len(found), _METRICS_AT_ONCE):
+            self.client.log_batch(self.run_id, metrics=found[first : first + _METRICS_AT_ONCE])
+
+    def metric_names(self) -> list[str]:
+        return list(self.client.get_run(self.run_id).data.metrics)
 
     def file(self, file: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(file), folder)
+
+    def remove(self, folder: str) -> None:
+        """Takes away a folder of artifacts, if it is there."""
+        try:
+            if self.client.list_artifacts(self.run_id, folder):
+                run = self.client.get_run(self.run_id)
+                get_artifact_repository(run.info.artifact_uri, tracking_uri=self.store).delete_artifacts(
+                    folder
+                )
+        except Exception as error:  # of each kind of artifact store's own family; some cannot delete
+            raise RunError(
+                f"{folder}/ of run {self.run_id} cannot be removed: {first_line(error)}"
+            ) from error
 
     def text(self, text: str, name: str) -> None:
         self.client.log_text(self.run_id, text, name)
@@ -87,6 +111,21 @@ class Parent:
             if reason:
                 self.client.set_tag(run_id, REASON, reason)
             self.client.set_terminated(run_id, status)
+
+    def leave(self) -> None:
+        """Gives a run that was resumed the status that it had before."""
+        self.client.update_run(self.run_id, status=self._before)
+
+
+@contextlib.contextmanager
+def unchanged(parent: Parent) -> Iterator[None]:
+    """What is only looked at in the block leaves a parent that was resumed as it was, if it raises."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
+            parent.leave()
+        raise
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from pipeline.tracking.writer import Message, Writer, obey
 from pipeline.values import Progress, Settings
 
 TRIAL, MEMBER, BASELINE, SEED = "pipeline.trial", "pipeline.member", "pipeline.baseline", "pipeline.seed"
-"""Tags of child runs: a trial's number, or the number of the trial that an ensemble member trains again."""
+REFIT = "pipeline.refit"
+"""Tags of child runs: a trial's number, or a `Member`, as it is trained after the trials or on all rows."""
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 

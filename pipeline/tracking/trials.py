@@ -1,8 +1,10 @@
 """Reads a study's child runs back from MLflow: their files and curves.
 
-A child is named by its tag (`recorder.TRIAL` or `recorder.MEMBER`) and its trial's number.
+A child is named by a tag (`recorder.TRIAL` or `recorder.MEMBER`) and the tag's value: a trial's number, or a
+`Member` as text.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import mlflow
@@ -13,14 +15,14 @@ from pipeline.secrets import first_line
 from pipeline.tracking.parent import Parent
 
 
-def fetch(parent: Parent, tag: str, number: int, name: str, folder: Path) -> Path:
+def fetch(parent: Parent, tag: str, label: object, name: str, folder: Path) -> Path:
     """A copy of a child's artifact in `folder`, which exists.
 
     Raises:
         RunError: the child's run or its artifact is gone.
     """
-    info = _child(parent, tag, number).info
-    target = folder / str(number)
+    info = _child(parent, tag, label).info
+    target = folder / str(label)
     target.mkdir(exist_ok=True)
     try:
         # By its place: by the run's id, MLflow reads the whole run from its store three times.
@@ -31,41 +33,46 @@ def fetch(parent: Parent, tag: str, number: int, name: str, folder: Path) -> Pat
         )
     except Exception as error:  # of each kind of artifact store's own family
         raise RunError(
-            f"trial {number}: its {name} cannot be read from MLflow: {first_line(error)}"
+            f"trial {label}: its {name} cannot be read from MLflow: {first_line(error)}"
         ) from error
 
 
-def curve(parent: Parent, tag: str, number: int, metric: str) -> list[float]:
+def curve(parent: Parent, tag: str, label: object, metric: str) -> list[float]:
     """A child's metric, an entry an epoch; empty if it has none of that name."""
-    run_id = _child(parent, tag, number).info.run_id
+    run_id = _child(parent, tag, label).info.run_id
     history = parent.client.get_metric_history(run_id, metric)
     return [point.value for point in sorted(history, key=lambda point: point.step)]
 
 
-def finished(parent: Parent, tag: str) -> set[int]:
-    """The numbers of the children with that tag that have finished."""
-    numbers: set[int] = set()
+def metric(parent: Parent, tag: str, label: object, name: str) -> float:
+    """A child's last value of a metric that it has."""
+    return float(_child(parent, tag, label).data.metrics[name])
+
+
+def ended(parent: Parent, tag: str, statuses: Collection[str] = ("FINISHED",)) -> set[str]:
+    """The tag's values of the children that have it and ended in one of the statuses."""
+    labels: set[str] = set()
     token = None
     while True:
         page = parent.client.search_runs(
             [parent.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'FINISHED'",
+            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` LIKE '%'",
             page_token=token,
         )
-        numbers |= {int(run.data.tags[tag]) for run in page if tag in run.data.tags}
+        labels |= {run.data.tags[tag] for run in page if run.info.status in statuses}
         token = page.token
         if not token:
-            return numbers
+            return labels
 
 
-def _child(parent: Parent, tag: str, number: int) -> Run:
+def _child(parent: Parent, tag: str, label: object) -> Run:
     runs = parent.client.search_runs(
         [parent.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{number}'"
+        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{label}'"
         " and attributes.status = 'FINISHED'",
         max_results=1,
     )
     if not runs:
-        raise RunError(f"trial {number}: MLflow has no finished run of it under the parent {parent.run_id}")
+        raise RunError(f"trial {label}: MLflow has no finished run of it under the parent {parent.run_id}")
     found: Run = runs[0]
     return found

@@ -1,0 +1,68 @@
+"""A finished model out of MLflow, as `served.py` answers."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from pipeline.engines.backend import hushed
+from pipeline.errors import UserError
+from pipeline.secrets import first_line, redacted
+from pipeline.tracking.connection import connect
+
+
+class RowError(Exception):
+    """A row cannot be read; the message says which, and why. row: its label in the rows' index."""
+
+    def __init__(self, message: str, row: object) -> None:
+        super().__init__(message)
+        self.row = row
+
+
+class Answering:
+    """A loaded model. told: what it says of its form, inputs and outputs. Made by `load`."""
+
+    def __init__(self, model: Any, told: Mapping[str, Any]) -> None:
+        self._model = model
+        self.told = told
+
+    def answer(self, rows: Any) -> pd.DataFrame:
+        """Answers to rows in the model's form, with their index.
+
+        Raises:
+            RowError: a row cannot be read.
+        """
+        try:
+            found: pd.DataFrame = self._model.predict(rows)
+        except MlflowException as error:
+            raise RowError(error.message, getattr(error, "row", None)) from None
+        return found
+
+
+def load(uri: str) -> Answering:
+    """The model that an MLflow model URI names, such as `models:/NAME@champion`.
+
+    Raises:
+        UserError: there is no such model, or it was not made by this pipeline.
+    """
+    connect()
+    # `NAME@champion` looks like a password and a host.
+    shown = uri if uri.startswith(("models:/", "runs:/")) else redacted(uri)
+    # It warns of each package whose version differs from the model's pins.
+    logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
+    try:
+        with hushed(), warnings.catch_warnings(action="ignore"):
+            model = mlflow.pyfunc.load_model(uri)
+    except Exception as error:  # of each kind of store's own family, and of Keras for a damaged file
+        raise UserError(f"model: {shown}: cannot be loaded: {first_line(error)}") from None
+    try:
+        told = model.unwrap_python_model().told
+    except (MlflowException, AttributeError):
+        raise UserError(
+            f"model: {shown}: was not made by this pipeline; use `mlflow models predict`"
+        ) from None
+    return Answering(model, told)
