@@ -59,18 +59,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _searched(data: Data, number: int, given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The test scores of a search of these rows, by model and metric."""
+    """The test scores of a search of these rows, by model and the task's metrics."""
     from pipeline import search
     from pipeline.tasks import iris
 
     with mock.patch.object(iris, "TASK", replace(iris.TASK, load=lambda size: data)):
         result = search(
-            task="iris", trials=given.trials, epochs=given.epochs, engine=given.engine, study=f"fold-{number}"
+            export="none",
+            task="iris",
+            trials=given.trials,
+            epochs=given.epochs,
+            engine=given.engine,
+            study=f"fold-{number}",
         )
     if result is None:
         raise RuntimeError(f"fold {number}: nothing was found")
     return {
-        model: {metric: score.value for metric, score in scores.items()}
+        model: {metric: scores[metric].value for metric in result.evaluation.own}
         for model, scores in result.scores.items()
     }
 

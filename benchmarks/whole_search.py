@@ -70,7 +70,8 @@ def report(measured: Sequence[Mapping[str, Any]], trials: int, epochs: int) -> s
 
 
 def _search(given: argparse.Namespace, home: Path, cache: Path, space: Path) -> dict[str, float]:
-    command = searches.command(given.trials, "iris", f"--space={space}")
+    # The script it is compared with exports nothing.
+    command = searches.command(given.trials, "iris", f"--space={space}", "--export=none")
     seconds, _ = searches.timed(command, home, searches.environment(home, cache))
     return {"seconds": seconds, **searches.metrics(home, METRICS)}
 

@@ -1,11 +1,13 @@
 """The measurements: what they count and compare, how they show it, and that they run at all."""
 
+import dataclasses
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,10 @@ import numpy as np
 import pytest
 
 from benchmarks import every_task, memory, searches, synthetic, throughput, whole_search
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import picture
+from benchmarks.peers.contenders import TimeIsOver, Watch
+from benchmarks.peers.curve import Curve, of_json, report
 from pipeline import options
 from pipeline.benchmark import children, command, speed
 from pipeline.benchmark.speed import Speed
@@ -343,3 +349,64 @@ def run(arguments: list[str], **more: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+# Peers
+
+
+def test_a_peers_curve_shows_the_best_score_so_far() -> None:
+    curve = Curve("one", ((4.0, 0.5), (1.0, 0.7), (9.0, 0.6), (2.0, 0.9)), 9.5, {"best": 0.4}, 12.0)
+    assert curve.best("minimize") == [(1.0, 0.7), (4.0, 0.5)]
+    assert curve.best("maximize") == [(1.0, 0.7), (2.0, 0.9)]
+    assert curve.at(3.0, "minimize") == 0.7
+    assert curve.at(0.5, "minimize") is None
+    assert of_json(json.loads(json.dumps(dataclasses.asdict(curve)))) == curve
+    empty = Curve("none", (), 10.0, {})
+    lines = report([curve, empty], "val_log_loss", "minimize", 10.0).splitlines()
+    assert "val_log_loss at 2 s" in lines[0]
+    assert [cell.strip() for cell in lines[2].split("|")[1:7]] == [
+        "one",
+        "4",
+        "0.7000",
+        "0.5000",
+        "0.5000",
+        "0.4000",
+    ]
+    assert [cell.strip() for cell in lines[3].split("|")[1:5]] == ["none", "0", "–", "–"]
+
+
+def test_a_peers_trial_counts_only_in_time() -> None:
+    now = Watch(time.time(), 1000.0)
+    now.note(0.5)
+    now.note(None)
+    now.check()
+    assert [score for _, score in now.points] == [0.5]
+    over = Watch(time.time() - 2000.0, 1000.0)
+    over.note(0.5)
+    assert over.points == []
+    with pytest.raises(TimeIsOver):
+        over.check()
+
+
+def test_peers_are_drawn_into_a_picture(tmp_path: Path) -> None:
+    curves = [Curve("one", ((1.0, 0.7), (4.0, 0.5)), 9.5, {}), Curve("none", (), 10.0, {})]
+    picture.draw(curves, "val_log_loss", "minimize", 10.0, "iris", tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_peers_search_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--seconds=45",
+        "--epochs=2",
+        "--contenders=random,optuna",
+        f"--output={tmp_path / 'p.json'}",
+    ]
+    assert peers.main(arguments) == 0
+    curves = json.loads((tmp_path / "p.json").read_text())["curves"]
+    assert [curve["contender"] for curve in curves] == ["random", "optuna"]
+    for curve in curves:
+        assert curve["points"]
+        assert all(0 < moment <= 45 for moment, _ in curve["points"])
+        assert np.isfinite(curve["test"]["best"])
+    assert "| random" in capsys.readouterr().out

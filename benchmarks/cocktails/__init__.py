@@ -1,0 +1,1 @@
+"""Tables by a published protocol: this pipeline, tuned gradient boosting, and what a paper reports."""
