@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline import started as started  # first of all, as it notes the time
 
 if TYPE_CHECKING:
-    from pipeline.closing import Result
+    from pipeline.result import Result
 
 __version__ = "0.1.0"
 

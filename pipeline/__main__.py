@@ -9,6 +9,7 @@ interrupted, 143 terminated.
 import argparse
 import gc
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -36,9 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        then = "begins anew, as scores are made last" if command == "ablate" else "goes on with the study"
+        anew = {"ablate": "begins anew, as scores are made last", "predict": "begins anew"}
+        then = anew.get(command, "goes on with the study")
         print(f"pipeline: interrupted; the same command {then}", file=sys.stderr, flush=True)
         return 128 + stops.signal
+    except BrokenPipeError:
+        # Whoever read the output has read enough, as `head` does; Python must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         # A fault of this program, or a disk that is full: the traceback is kept, and not thrown at the user.
         with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:

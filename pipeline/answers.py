@@ -25,6 +25,10 @@ def read(model: keras.Model, raw: Any, data: Data) -> Answers:
     links = links_of(model, parts)
     if not data.outputs:
         return class_probabilities(_linked(np.asarray(parts[""]), links.get("", "")))
+    if list(parts) == [""]:
+        # A model of one output answers with an array, whatever the output's name.
+        (name,) = data.outputs
+        parts, links = {name: parts[""]}, {name: links.get("", "")}
     return {
         name: _read(np.asarray(part), data.outputs[name], links.get(name, "")) for name, part in parts.items()
     }

@@ -1,96 +1,112 @@
-"""What follows the last trial: the ensemble, the champion, their test scores, the report, all in MLflow."""
+"""What follows the last trial: the ensemble, the champion, their test scores, all that is kept of them."""
 
-import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from pipeline import answers, ensemble, evaluation
-from pipeline.engines.engine import MODEL_FILE, PREDICTIONS_FILE, SEVERAL_PREDICTIONS_FILE
+from pipeline import ensemble, promotion
+from pipeline.delivery import Delivery
 from pipeline.ensemble import Ensemble, Judge
-from pipeline.evaluation import Score
-from pipeline.report import diagram, passages
-from pipeline.report import study as study_report
-from pipeline.report.page import Section
+from pipeline.evaluation.scoring import score_test
+from pipeline.metrics import score_of
+from pipeline.promotion import Entrant, Jury
+from pipeline.result import Result
+from pipeline.stored import Stored
 from pipeline.study import Finished, Study
+from pipeline.study_record import StudyRecord
 from pipeline.tasks.task import Task
-from pipeline.tracking import models, trials
-from pipeline.tracking.parent import Parent
-from pipeline.values import Answers, Data, Metric, Objective
+from pipeline.tracking.parent import STUDY, TASK
+from pipeline.tracking.recorder import REFIT
+from pipeline.values import Data, Member, Metric, Objective
 
 _log = logging.getLogger(__name__)
 
-# Selection looks at the best 50 models, as auto-sklearn does: worse ones are hardly ever chosen.
+Again = Callable[[Sequence[Member]], frozenset[Member]]
+"""Trains members again; those that have such a model."""
+
+# Selection looks at the best 50 trials, as auto-sklearn does: worse ones are hardly ever chosen.
 _POOL = 50
-_EXAMPLE_ROWS = 3
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a search found.
+class Wish:
+    """What is asked of a closing.
 
-    scores: on the test rows, by model (baseline, champion, ensemble), then by metric. best: the best possible
-    expected scores by metric, where they are known.
+    method: how members get their weights, or weights of the best trials by hand. members: at most. metric: of
+    the task, what members are chosen by; the objective if empty. seed: of the intervals. export: the
+    ensemble's other formats. register: the name in the model registry that the best model is added under; not
+    at all if empty.
     """
 
-    study: str
-    run_id: str
-    champion: Finished
-    ensemble: Ensemble
-    scores: Mapping[str, Mapping[str, Score]]
-    best: Mapping[str, float]
+    method: str | Sequence[float]
+    members: int
+    seed: int
+    metric: str = ""
+    export: Sequence[str] = ()
+    register: str = ""
 
 
 @dataclass(frozen=True)
 class Closing:
-    """What is closed: a study with finished trials, and where its models lie.
+    """What is closed: a study with finished trials, and its models.
 
-    tag: marks the child runs that hold the models (`recorder.TRIAL`, or `MEMBER` for a study with folds).
-    numbers: the trials that have a model, at least one.
+    again: trains members once more on all rows but the test rows, where that is asked for.
     """
 
     study: Study
     task: Task
     data: Data
     objective: Objective
-    parent: Parent
-    tag: str
-    numbers: frozenset[int]
+    stored: Stored
+    again: Again | None = None
 
-    def close(self, method: str, members: int, seed: int) -> Result:
+    def close(self, wish: Wish) -> Result:
         """Makes and records everything; the test rows are opened after the last choice."""
-        finished = self._with_models()
-        champion = finished[0]
-        baseline = next((trial for trial in finished if trial.baseline), None)
-        with tempfile.TemporaryDirectory() as folder:
-            chosen = self._select(finished, method, members, Path(folder))
-            made = self._models(champion, baseline, chosen, Path(folder))
-            scores = evaluation.score_test(self.data, made, self.task.metrics, seed)
-            result = Result(self.study.name, self.parent.run_id, champion, chosen, scores, self._best())
-            self._record(result, made, Path(folder))
+        finished = self.stored.best_first(self.study.finished())
+        metric = self._metric(wish.metric)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            chosen, validation = self._select(finished, wish, metric, folder)
+            members = (Member(finished[0].number), *chosen.weights)
+            refitted = self._refitted(members)
+            made = self._models(finished, chosen, folder, refitted)
+            found = score_test(self.data, made, self.task.metrics, wish.seed)
+            run = self.stored.parent.run_id
+            best = self._best()
+            result = Result(
+                self.study.name, run, finished[0], chosen, validation, found, best, refit=bool(refitted)
+            )
+            metadata = {"study": result.study, "task": self.task.name, "run": run}
+            # What has learned from the validation rows cannot be compared on them.
+            judged = self._models(finished, chosen, folder) if refitted and wish.register else None
+            delivery = Delivery(
+                self.stored.parent, self.data, self.task.form(self.data), folder, metadata, judged
+            )
+            with delivery.saved(made, wish.export):
+                kept = StudyRecord(self.stored, self.task, self.objective, metric, self.study.history())
+                kept.keep(result, made, folder)
+                logged = delivery.log(made, result.scores)
+                if wish.register:
+                    entrants = [
+                        Entrant(kind, logged[kind], (judged or made)[kind], result.own_scores(kind))
+                        for kind in ("ensemble", "champion")
+                    ]
+                    told = self._register(wish.register, metric, entrants, folder, refit=bool(refitted))
+                    result = replace(result, registered=told)
         return result
 
-    def _with_models(self) -> list[Finished]:
-        """The completed trials that have a model, best first; says so if a choice is lost by that."""
-        finished = self.study.finished()
-        chosen = [trial for trial in finished if trial.number in self.numbers]
-        missing = [
-            f"trial {trial.number}{' (baseline)' if trial.baseline else ''}"
-            for place, trial in enumerate(finished)
-            if trial.number not in self.numbers and (place == 0 or trial.baseline)
-        ]
-        if missing:
-            _log.warning("without a model in MLflow, and so left out: %s", ", ".join(missing))
-        return chosen
-
-    def _select(self, finished: Sequence[Finished], method: str, members: int, folder: Path) -> Ensemble:
-        predictions = {trial.number: self._predictions(trial.number, folder) for trial in finished[:_POOL]}
-        metric = self._metric()
+    def _select(
+        self, finished: Sequence[Finished], wish: Wish, metric: Metric, folder: Path
+    ) -> tuple[Ensemble[Member], dict[str, float]]:
+        """The ensemble, and its scores on the validation rows by the task's metrics."""
+        # Weights by hand are of the trials, which come first.
+        trials_looked_at = _POOL if isinstance(wish.method, str) else max(_POOL, len(wish.method))
+        pool = [*(Member(trial.number) for trial in finished[:trials_looked_at]), *sorted(self.stored.copies)]
+        predictions = {member: self.stored.predictions(member, folder) for member in pool}
         # The loss of the same answers decides between equals; a mean of scores holds one.
         tie = next(
             (
@@ -100,71 +116,56 @@ class Closing:
             ),
             metric,
         )
-        return ensemble.select(method, predictions, Judge(self.data.validation.targets, metric, tie), members)
+        judge = Judge(self.data.validation.targets, metric, tie)
+        chosen = ensemble.select(wish.method, predictions, judge, wish.members)
+        if chosen.left_out:
+            names = ", ".join(member.described for member in chosen.left_out)
+            _log.info("left out, as they answer nearly as better models do: %s", names)
+        blended = ensemble.blend(predictions, chosen.weights)
+        targets = self.data.validation.targets
+        return chosen, {one.name: score_of(one, targets, blended) for one in self.task.metrics}
 
-    def _predictions(self, number: int, folder: Path) -> Answers:
-        """What a trial's model answered to the validation rows."""
-        name = SEVERAL_PREDICTIONS_FILE if self.data.outputs else PREDICTIONS_FILE
-        found = np.load(trials.fetch(self.parent, self.tag, number, name, folder))
-        return {part: found[part] for part in self.data.outputs} if self.data.outputs else found
+    def _refitted(self, members: Sequence[Member]) -> frozenset[Member]:
+        """The members, where all were trained again; else none, as a half would be told as the whole."""
+        refitted = self.again(members) if self.again else frozenset()
+        if self.again and (missing := [member.described for member in members if member not in refitted]):
+            _log.warning(
+                "refit: not all could be trained again (%s), so all are as they were", ", ".join(missing)
+            )
+            return frozenset()
+        return refitted
 
     def _models(
-        self, champion: Finished, baseline: Finished | None, chosen: Ensemble, folder: Path
+        self,
+        finished: Sequence[Finished],
+        chosen: Ensemble[Member],
+        folder: Path,
+        refitted: frozenset[Member] = frozenset(),
     ) -> dict[str, keras.Model]:
-        def load(number: int) -> keras.Model:
-            return keras.models.load_model(trials.fetch(self.parent, self.tag, number, MODEL_FILE, folder))
+        """Baseline, champion and ensemble. refitted: members whose models of all rows are taken."""
 
-        made = {} if baseline is None else {"baseline": load(baseline.number)}
-        made["champion"] = load(champion.number)
+        def load(member: Member) -> keras.Model:
+            stored = self.stored
+            return stored.refitted(member, folder) if member in refitted else stored.model(member, folder)
+
+        baseline = next((trial for trial in finished if trial.baseline), None)
+        # As it was, whether or not it is a member.
+        made = {} if baseline is None else {"baseline": self.stored.model(Member(baseline.number), folder)}
+        made["champion"] = load(Member(finished[0].number))
         # Loaded again: as parts of the ensemble, models take other names.
         made["ensemble"] = ensemble.as_model(
-            [(load(number), weight) for number, weight in chosen.weights.items()]
+            [(load(member), weight) for member, weight in chosen.weights.items()]
         )
         return made
 
-    def _record(self, result: Result, made: Mapping[str, keras.Model], folder: Path) -> None:
-        parent = self.parent
-        # Before the models: MLflow copies the run's metrics to a model that it logs.
-        parent.metrics(self._metrics(result))
-        inputs = self.data.validation.take(np.arange(min(_EXAMPLE_ROWS, self.data.validation.rows))).inputs
-        example = dict(inputs) if isinstance(inputs, Mapping) else inputs
-        for name in ("champion", "ensemble"):
-            file = folder / f"{name}.keras"
-            made[name].save(file)
-            parent.file(file, "models")
-            answer = answers.by_name(made[name], made[name].predict(example, verbose=0))
-            models.log(parent, name, made[name], example, answer.get("", answer))
-        parent.text(json.dumps(dict(result.champion.settings), indent=2), "champion.json")
-        weights = {str(number): weight for number, weight in result.ensemble.weights.items()}
-        parent.text(json.dumps(weights, indent=2), "ensemble.json")
-        drawn = diagram.draw(made["champion"], folder / "champion_diagram.png")
-        if drawn:
-            parent.file(drawn, "plots")
-        parent.text(diagram.summary(made["champion"]), "champion_summary.txt")
-        names = [metric.name for metric in self.task.metrics]
-        shown = "accuracy" if "accuracy" in names else self._metric().name
-        pages = study_report.draw(
-            folder,
-            result.study,
-            table(result),
-            self.study.history(),
-            self.objective,
-            {
-                name: trials.curve(parent, self.tag, result.champion.number, name)
-                for name in ("loss", "val_loss", shown, f"val_{shown}")
-            },
-            [*self._passages(result.champion, folder), *_looks(made["champion"], drawn)],
-        )
-        for page in pages:
-            parent.file(page, None if page.suffix == ".html" else "plots")
-
-    def _passages(self, champion: Finished, folder: Path) -> list[Section]:
-        """Some validation rows in words, with what the champion says of them."""
-        if self.task.texts is None:
-            return []
-        probabilities = np.asarray(self._predictions(champion.number, folder))
-        found = passages.section(self.data.validation, probabilities, self.data.classes, self.task.texts)
-        return [found] if found else []
+    def _register(
+        self, name: str, metric: Metric, entrants: Sequence[Entrant], folder: Path, *, refit: bool
+    ) -> str:
+        """Adds the better of ensemble and champion to the registry; what happened."""
+        ensemble, champion = entrants
+        tags = {STUDY: self.study.name, TASK: self.task.name, **({REFIT: "true"} if refit else {})}
+        jury = Jury(self.data, metric, self.task.form(self.data))
+        return promotion.enter(self.stored.parent, name, (ensemble, champion), jury, tags, folder)
 
     def _best(self) -> dict[str, float]:
         """The best possible scores that are known, also of means of such."""
@@ -176,44 +177,7 @@ class Closing:
         }
         return {**best, **means}
 
-    def _metrics(self, result: Result) -> dict[str, float]:
-        metrics = {f"best_{self.objective.metric}": result.champion.value}
-        metrics[f"ensemble_val_{self._metric().name}"] = result.ensemble.value
-        for model, scores in result.scores.items():
-            for name, score in scores.items():
-                metrics[f"{model}_test_{name}"] = score.value
-                metrics[f"{model}_test_{name}_low"] = score.low
-                metrics[f"{model}_test_{name}_high"] = score.high
-        return metrics
-
-    def _metric(self) -> Metric:
+    def _metric(self, asked: str) -> Metric:
         """What the ensemble is chosen by: the objective, or the last metric where that is Keras's loss."""
-        name = self.objective.metric.removeprefix("val_")
+        name = asked or self.objective.metric.removeprefix("val_")
         return next((metric for metric in self.task.metrics if metric.name == name), self.task.metrics[-1])
-
-
-def table(result: Result) -> list[list[str]]:
-    """The closing table: a header, then a row a model with its test scores and their 95 % intervals."""
-    names = list(next(iter(result.scores.values())))
-    rows = [["model", *(f"test {name}" for name in names), "trained as"]]
-    weights = ", ".join(
-        f"{weight:.3g} × trial {number}" for number, weight in result.ensemble.weights.items()
-    )
-    made_of = {
-        "baseline": "the published settings",
-        "champion": f"trial {result.champion.number}",
-        "ensemble": weights,
-    }
-    for model, scores in result.scores.items():
-        cells = [f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in scores.values()]
-        rows.append([model, *cells, made_of[model]])
-    if result.best:
-        cells = [f"{result.best[name]:.4f}" if name in result.best else "" for name in names]
-        rows.append(["best possible", *cells, "known of generated rows"])
-    return rows
-
-
-def _looks(model: keras.Model, drawn: Path | None) -> list[Section]:
-    if drawn:
-        return [Section("The champion's layers", picture=drawn)]
-    return [Section("The champion's layers", text=diagram.summary(model))]

@@ -1,33 +1,25 @@
 """The commands, each from its checked parameters to what it leaves in MLflow."""
 
-import contextlib
-import gc
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from pipeline import loop, samplers, started
-from pipeline.closing import Closing, Result, table
-from pipeline.engines import callbacks, choice
-from pipeline.engines.choice import Order
-from pipeline.engines.engine import Engine
+from pipeline import training
+from pipeline.closing import Closing, Wish
+from pipeline.engines import choice
 from pipeline.errors import RunError, UserError
-from pipeline.finalists import train
 from pipeline.job import Job, open_existing, open_search
-from pipeline.progress import ProgressLine
 from pipeline.provenance import record_origin
 from pipeline.report.page import as_text
-from pipeline.secrets import redacted
-from pipeline.tracking import trials
-from pipeline.tracking.apart import Process, opened_writer
-from pipeline.tracking.curves import CurveFiles
-from pipeline.tracking.parent import ending
-from pipeline.tracking.recorder import MEMBER, TRIAL, Recorder
-from pipeline.values import Data
-
-# What is kept of a trial's model, which with folds it does not have.
-_OF_MODELS = (callbacks.CHECKPOINT, callbacks.ACTIVATIONS)
+from pipeline.result import Result, table
+from pipeline.stored import Stored
+from pipeline.tracking import registry, trials
+from pipeline.tracking.apart import opened_writer
+from pipeline.tracking.parent import ending, unchanged
+from pipeline.tracking.recorder import MEMBER, REFIT, TRIAL
+from pipeline.values import Member
 
 
 def search(asked: Mapping[str, Any]) -> Result | None:
@@ -46,7 +38,11 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         open_search(asked) as job,
         ending(job.parent),
     ):
-        if not job.study.remaining(asked["trials"]) and job.study.closed:
+        if asked["register"]:
+            registry.check(job.parent.client, asked["register"], job.task.name)
+        trials_done = not job.study.remaining(asked["trials"]) and job.study.closed
+        closed = trials_done and not training.finalists_of(job)
+        if closed and not _unregistered(job) and not _unrefitted(job):
             _say_complete(job)
             return None
         try:
@@ -55,9 +51,10 @@ def search(asked: Mapping[str, Any]) -> Result | None:
             # The first things written: a store that cannot keep them is found before the first trial.
             raise UserError(str(error)) from None
         deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
-        trained = _train_trials(job, deadline, apart)
-        if len(job.folds) > 1:
-            _train_finalists(job, deadline)
+        trained = math.inf if trials_done else training.train_trials(job, deadline, apart)
+        if finalists := training.finalists_of(job):
+            ended = training.train_finalists(job, finalists, deadline)
+            trained = ended if math.isfinite(ended) else trained
         numbers = _numbers(job)
         if not numbers:
             _say_no_model(job)
@@ -69,70 +66,45 @@ def search(asked: Mapping[str, Any]) -> Result | None:
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
-    """Makes the ensemble of a study again, by another method or of another size."""
-    with open_existing(asked) as job, ending(job.parent):
-        numbers = _numbers(job)
-        if not numbers:
-            raise RunError(
-                f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
-            )
-        return _close(job, asked["method"], numbers)
+    """Makes the ensemble of a study again, by another method or metric, or of another size.
 
-
-def _train_trials(job: Job, deadline: float, apart: Process | None) -> float:
-    """Trains the trials that are missing; when the last epoch ended, infinite if there was none.
-
-    apart: writes to MLflow.
+    Raises:
+        UserError: before anything is changed.
+        RunError: there is no model to choose from, or MLflow cannot be read or written.
     """
-    asked, study = job.asked, job.study
-    counts, best = study.counts(), study.finished()[:1]
-    progress = ProgressLine(
-        job.space.objective,
-        counts.total + study.remaining(asked["trials"]),
-        counts.total,
-        (best[0].value, best[0].number) if best else None,
-    )
-    for text in (_greeting(job), *_less_kept(job)):
-        progress.say(text)
-    # All modules are there to stay: no collection has to look through them again.
-    gc.freeze()
-    with (
-        choice.opened(_order(job, job.folds)) as engine,
-        contextlib.closing(Recorder(job.parent, len(job.folds), apart, _curve_files(job))) as recorder,
-    ):
-        rooms = loop.Rooms(
-            study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
-        )
-        began = time.monotonic()
-        try:
-            loop.run(rooms, asked["trials"], deadline)
-        except BaseException:
-            # The store may be what failed; the first error counts.
-            with contextlib.suppress(RunError):
-                _record_counts(job, engine, counts.total, time.monotonic() - began)
-            raise
-        finally:
-            progress.close()
-        _record_counts(job, engine, counts.total, time.monotonic() - began)
-        times = engine.times()
-    if study.remaining(asked["trials"]):
-        progress.say(
-            f"the time is over with {study.counts().total} of {asked['trials']} trials;"
-            " the same command goes on"
-        )
-    return times.last
+    with open_existing(asked) as job:
+        method = asked["method"]
+        with unchanged(job.parent):
+            numbers = _numbers(job)
+            if not numbers:
+                raise RunError(
+                    f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
+                )
+            if not isinstance(method, str):
+                _check_weights(method, len(numbers), job.study.name)
+        with ending(job.parent):
+            return _close(job, method, numbers)
 
 
-def _train_finalists(job: Job, deadline: float) -> None:
-    finished = job.study.finished()
-    wanted = [trial for place, trial in enumerate(finished) if place < job.asked["members"] or trial.baseline]
-    there = trials.finished(job.parent, MEMBER)
-    with (
-        opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
-        choice.opened(_order(job, (job.data,))) as engine,
-        contextlib.closing(Recorder(job.parent, 1, apart, _curve_files(job))) as recorder,
-    ):
-        train([trial for trial in wanted if trial.number not in there], engine, recorder, deadline)
+def _unregistered(job: Job) -> bool:
+    """Whether a version is asked for that the study has not added yet."""
+    name = job.asked["register"]
+    return bool(name) and not registry.has_entered(job.parent.client, name, job.parent.run_id)
+
+
+def _unrefitted(job: Job) -> bool:
+    """Whether models trained on all rows are asked for, and the last closing was of others."""
+    return job.asked["refit"] and job.parent.tag_of(REFIT) != "true"
+
+
+def _check_weights(weights: Sequence[float], models: int, study: str) -> None:
+    if len(weights) > models:
+        raise UserError(
+            f"method: must be at most as many weights as study {study} has trials with models, {models}, but"
+            f" is {len(weights)} weights"
+        )
+    if not math.isclose(sum(weights), 1.0):
+        print(f"the weights' sum is {sum(weights):.6g}: each is divided by it", flush=True)
 
 
 def _say_no_model(job: Job) -> None:
@@ -144,8 +116,15 @@ def _say_no_model(job: Job) -> None:
 
 def _numbers(job: Job) -> frozenset[int]:
     """The completed trials whose models MLflow has."""
+    completed = {str(Member(trial.number)) for trial in job.study.finished()}
+    return frozenset(int(label) for label in completed & trials.ended(job.parent, _tag(job)))
+
+
+def _copies(job: Job) -> frozenset[Member]:
+    """The models of completed trials' settings from further seeds."""
     completed = {trial.number for trial in job.study.finished()}
-    return frozenset(completed & trials.finished(job.parent, _tag(job)))
+    members = map(Member.of, trials.ended(job.parent, MEMBER))
+    return frozenset(member for member in members if member.copy and member.trial in completed)
 
 
 def _tag(job: Job) -> str:
@@ -153,10 +132,16 @@ def _tag(job: Job) -> str:
     return MEMBER if len(job.folds) > 1 else TRIAL
 
 
-def _close(job: Job, method: str, numbers: frozenset[int]) -> Result:
-    closing = Closing(job.study, job.task, job.data, job.space.objective, job.parent, _tag(job), numbers)
-    result = closing.close(method, job.asked["members"], job.asked["seed"])
+def _close(job: Job, method: str | Sequence[float], numbers: frozenset[int]) -> Result:
+    asked = job.asked
+    stored = Stored(job.parent, job.data, _tag(job), numbers, _copies(job))
+    # Of a search, members are chosen by what it optimises; `ensemble` registers nothing.
+    metric, register = asked.get("metric") or "", asked.get("register") or ""
+    wish = Wish(method, asked["members"], asked["seed"], metric, asked["export"], register)
+    again = partial(training.train_again, job, stored) if asked["refit"] else None
+    result = Closing(job.study, job.task, job.data, job.space.objective, stored, again).close(wish)
     job.study.close()
+    job.parent.tag({REFIT: str(result.refit).lower()})
     # What is as everywhere says nothing of this one.
     usual = {parameter.name: parameter.default for parameter in job.task.parameters}
     settings = ", ".join(
@@ -166,61 +151,9 @@ def _close(job: Job, method: str, numbers: frozenset[int]) -> Result:
     )
     print(f"\n{as_text(table(result))}\n\nchampion: {settings}")
     print(f"MLflow run {result.run_id}: models champion and ensemble, report.html", flush=True)
+    if result.registered:
+        print(f"models:/{result.registered}", flush=True)
     return result
-
-
-def _order(job: Job, folds: tuple[Data, ...]) -> Order:
-    """What the engine is to train: the trials over their folds, or final models over all rows."""
-    asked = job.asked
-    return Order(
-        asked["engine"],
-        job.task.build,
-        folds,
-        job.data.train if len(folds) > 1 else None,
-        job.space.budget,
-        job.space.objective,
-        asked["lanes"] or job.study.lanes,
-        asked["seed"],
-        asked["trials"],
-        [name for name in _kept(job) if len(folds) == 1 or name not in _OF_MODELS],
-    )
-
-
-def _kept(job: Job) -> tuple[str, ...]:
-    """The names of what a trial keeps besides its model."""
-    return job.asked["callbacks"] or ()
-
-
-def _curve_files(job: Job) -> CurveFiles | None:
-    kept = _kept(job)
-    csv, events = "csv" in kept, callbacks.TENSORBOARD in kept
-    own = tuple(name for name, _ in job.space.objective.means)
-    return CurveFiles(csv, events, own) if csv or events else None
-
-
-def _less_kept(job: Job) -> Iterator[str]:
-    """Says what of the callbacks that are asked for a trial does not get."""
-    if callbacks.TENSORBOARD in _kept(job) and not choice.draws_weights(job.asked["engine"]):
-        yield "callbacks: tensorboard has scalars only; the rest needs engine=fit on TensorFlow"
-    of_models = [name for name in _kept(job) if name in _OF_MODELS]
-    if of_models and len(job.folds) > 1:
-        yield f"callbacks: {', '.join(of_models)}: not of trials, as with folds they keep no models"
-
-
-def _record_counts(job: Job, engine: Engine, before: int, seconds: float) -> None:
-    counts, times = job.study.counts(), engine.times()
-    job.parent.metrics(
-        {
-            "trials_completed": counts.completed,
-            "trials_pruned": counts.pruned,
-            "trials_failed": counts.failed,
-            **times.metrics,
-            **({"startup_seconds": times.first - started.AT} if math.isfinite(times.first) else {}),
-            **(
-                {"trials_per_hour": (counts.total - before) / seconds * 3600} if counts.total > before else {}
-            ),
-        }
-    )
 
 
 def _say_complete(job: Job) -> None:
@@ -230,18 +163,6 @@ def _say_complete(job: Job) -> None:
         f" {counts.failed} failed. Give more trials= to go on with it, or another study= to start anew.\n"
         f"MLflow run {job.parent.run_id}",
         flush=True,
-    )
-
-
-def _greeting(job: Job) -> str:
-    counts, asked = job.study.counts(), job.asked
-    gone_on = f", {counts.total} trials there" if counts.total else ""
-    return (
-        f"study {job.study.name}{gone_on} | task {job.task.name}: {job.data.train.rows} rows to learn from,"
-        f" {job.data.validation.rows} to choose by\n"
-        f"engine {choice.described(asked['engine'])} | sampler"
-        f" {samplers.described(asked['sampler'], job.space.searched)} | pruner {asked['pruner']}\n"
-        f"MLflow {redacted(job.parent.store)}, run {job.parent.run_id}"
     )
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline import options, storage
+from pipeline import options, source, storage
 from pipeline.engines import backend
 
 if TYPE_CHECKING:
-    from pipeline.closing import Result
+    from pipeline.result import Result
 
 
 def run(command: str, given: Mapping[str, object]) -> "Result | None":
@@ -24,7 +24,16 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
 
         benchmark(asked)
         return None
-    storage.check_name(asked["study"] or asked["task"])
+    if command == "predict":
+        # Its model says what Keras runs on.
+        from pipeline.prediction.command import predict
+
+        predict(asked)
+        return None
+    if "task" in asked:
+        storage.check_name(asked["study"] or source.study_of(asked["task"], source.of(asked)))
+    else:
+        storage.check_name(asked["study"])
     storage.check_url(asked["storage"] or "")
     backend.choose(asked.get("engine") or "auto")
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import samplers, storage
+from pipeline import samplers, source, storage
 from pipeline import space as spaces
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
+from pipeline.engines import choice
+from pipeline.errors import UserError
+from pipeline.source import Source
 from pipeline.space import Space
 from pipeline.storage import Storage
 from pipeline.study import Study
@@ -41,12 +44,16 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     Raises:
         UserError: for anything that cannot be used.
     """
-    name = asked["study"] or asked["task"]
-    file = Path(asked["space"]) if asked["space"] else spaces.file_of(asked["task"])
-    task = find(asked["task"])
-    space = spaces.read(file, task.parameters, task.metrics).with_epochs(asked["epochs"])
+    own = source.of(asked)
+    name = asked["study"] or source.study_of(asked["task"], own)
+    task = find(asked["task"], own)
+    choice.check(asked["engine"], task)
+    space = task.read_space(asked["space"]).with_epochs(asked["epochs"])
     samplers.check(asked["sampler"], asked["pruner"], asked["folds"], space.searched)
-    start = Origin(task.name, asked["size"], asked["folds"], asked["epochs"], file.name, space.text)
+    given = {part: value for part, value in vars(own).items() if value != vars(Source())[part]}
+    start = Origin(
+        asked["task"], asked["size"], asked["folds"], asked["epochs"], space.file.name, space.text, given
+    )
     data = task.load(start.size)
     folds = splits.folds(data, start.folds)
     client = connect()
@@ -59,20 +66,27 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
     """The job of a study that is there, with the task, space and data it was started with; for a block.
 
     Raises:
-        UserError: there is no such study, or it cannot be opened.
+        UserError: there is no such study, it cannot be opened, or `metric` is none of its task's.
     """
     name = asked["study"]
     storage.check_there(asked["storage"] or "", name)
     client = connect()
     with storage.connected(asked["storage"] or "", name) as store:
         start = studies.origin_of(name, store)
-        task = find(start.task)
+        task = find(start.task, source.read(start.source))
+        names = [metric.name for metric in task.metrics]
+        if (metric := asked.get("metric")) and metric not in names:
+            raise UserError(
+                f"metric: must be one of task {task.name}'s, {', '.join(names)}, but is {metric!r}"
+            )
         file = Path(start.space_file)
         space = spaces.parse(start.space_text, file, task.parameters, task.metrics).with_epochs(start.epochs)
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
         # Nothing is asked of a study that is only read.
         settled = {**asked, "sampler": "random", "pruner": "none", "seed": 0}
+        # Models may be trained again.
+        settled |= {"engine": "auto", "lanes": None, "trials": 1, "callbacks": ()}
         yield _open(settled, _Found(name, start, task, space, data, folds), store, client)
 
 

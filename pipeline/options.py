@@ -5,6 +5,7 @@ A test holds that MLproject and README name the same parameters with the same de
 """
 
 import difflib
+import importlib.util
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from typing import Any
 from pipeline import tasks
 from pipeline.errors import UserError
 from pipeline.secrets import redacted
+from pipeline.source import OWN, PROBLEMS
 
 ENGINES = ("auto", "lanes", "fit")
 SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
-METHODS = ("greedy", "uniform")
+METHODS = ("greedy", "uniform", "simplex")
 SIZES = ("full", "small")
+EXPORTS = ("saved_model", "onnx")
 CALLBACKS = ("csv", "tensorboard", "checkpoint", "activations")
 
 
@@ -26,13 +29,14 @@ CALLBACKS = ("csv", "tensorboard", "checkpoint", "activations")
 class Option:
     """A parameter: its name, its default as text, what it is for, and how its text becomes a value.
 
-    parse raises ValueError with the rule that the text breaks.
+    parse raises ValueError with the rule that the text breaks. required: whether it must be given.
     """
 
     name: str
     default: str
     meaning: str
     parse: Callable[[str], Any]
+    required: bool = False
 
 
 def values(command: str, given: Mapping[str, object]) -> dict[str, Any]:
@@ -53,6 +57,8 @@ def values(command: str, given: Mapping[str, object]) -> dict[str, Any]:
         text = option.default if text is None or text == "" else str(text)
         try:
             found[option.name] = option.parse(text) if text else None
+            if option.required and not text:
+                faults.append(f"{option.name}: must be given: {option.meaning}")
         except ValueError as error:
             faults.append(f"{option.name}: {error}, but is {_shown(text)}")
     if faults:
@@ -122,15 +128,40 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(text: str) -> float:
+def _number(text: str) -> float:
+    """The number that a text is, NaN if it is none."""
     try:
         # float() would also take 1_000 and digits of other scripts.
-        seconds = float(text) if text.isascii() and "_" not in text else math.nan
+        return float(text) if text.isascii() and "_" not in text else math.nan
     except ValueError:
-        seconds = math.nan
+        return math.nan
+
+
+def _seconds(text: str) -> float:
+    seconds = _number(text)
     if not (seconds > 0 and math.isfinite(seconds)):
         raise ValueError("must be a number of seconds > 0")
     return seconds
+
+
+def _method(text: str) -> str | tuple[float, ...]:
+    """How an ensemble's members get their weights: a word of `METHODS`, or the weights themselves."""
+    weights = tuple(_number(part) for part in text.split(","))
+    if all(map(math.isnan, weights)):
+        try:
+            return _one_of(*METHODS)(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or weights with commas between, such as 0.5,0.25,0.25") from None
+    # Their sum too, as they are divided by it.
+    if not (all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf):
+        raise ValueError("must be weights of 0 or more with commas between, one of them above 0")
+    return weights
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
 
 
 def _lanes(text: str) -> int | None:
@@ -140,17 +171,85 @@ def _lanes(text: str) -> int | None:
         raise ValueError(f"{error} or auto") from None
 
 
+def _exports(text: str) -> tuple[str, ...]:
+    """Formats with commas between; `auto` means all that can be made here."""
+    has_onnx = all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnxruntime"))
+    if text in ("auto", "none"):
+        return tuple(name for name in EXPORTS if text == "auto" and (has_onnx or name != "onnx"))
+    try:
+        names = _some_of(*EXPORTS)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto or none") from None
+    if "onnx" in names and not has_onnx:
+        raise ValueError("onnx needs packages that are not installed: pip install 'regatta-search[onnx]'")
+    return names
+
+
+def _model_name(text: str) -> str:
+    # MLflow's own rule, and quotes, which its search takes for the end of a name.
+    if any(sign in text for sign in "/:'\"`") or not text.isprintable() or len(text) > 256:
+        raise ValueError("must be a name of at most 256 characters without / : and quotes")
+    return text
+
+
+def _task(text: str) -> str:
+    """A named task, one whose rows a person brings, or one in a file of the user's own."""
+    file, mark, name = text.rpartition(":")
+    if mark and file.endswith(".py") and name.isidentifier():
+        return text
+    try:
+        return _one_of(*tasks.NAMES, *OWN)(text)
+    except ValueError as error:
+        raise ValueError(f"{error} or FILE.py:NAME") from None
+
+
 _MILLION = 1_000_000
+
+_TASK = Option(
+    "task",
+    "iris",
+    "what is learned: " + ", ".join((*tasks.NAMES, *OWN)) + ", or FILE.py:NAME, a model or task of your own",
+    _task,
+)
+_SOURCE = (
+    Option("data", "", "your own rows: a file for table and text, a folder for images", _text),
+    Option("target", "", "column that is learned", _text),
+    Option("text", "", "column of texts, for task=text", _text),
+    Option("group", "", "column whose equal values stay together in every split; none if empty", _text),
+    Option("time", "", "column that orders the rows: the last ones are for testing; none if empty", _text),
+    Option(
+        "problem",
+        "auto",
+        "what the target is: " + ", ".join(PROBLEMS) + "; recognised if auto",
+        _one_of(*PROBLEMS),
+    ),
+)
 
 _STUDY = Option("study", "", "name of the study; the task's name if empty", _text)
 _STORAGE = Option(
     "storage", "", "Optuna storage URL without a password; the study's own journal file if empty", _text
 )
+_EXPORT = Option(
+    "export",
+    "auto",
+    "other formats of the ensemble: "
+    + ", ".join(EXPORTS)
+    + ", with commas between, none, or auto for all that"
+    " can be made",
+    _exports,
+)
+_REFIT = Option(
+    "refit",
+    "false",
+    "true trains the chosen models again, on training and validation rows together",
+    _truth,
+)
 _MEMBERS = Option("members", "8", "members of the ensemble, at most", _whole(1, 1000))
 
 COMMANDS: Mapping[str, tuple[Option, ...]] = {
     "search": (
-        Option("task", "iris", "what is learned: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
+        _TASK,
+        *_SOURCE,
         Option("trials", "64", "finished, pruned and failed trials in all", _whole(1, _MILLION)),
         Option("epochs", "", "longest training of a trial; the space file's if empty", _whole(1, _MILLION)),
         Option("engine", "auto", "what trains the trials: " + ", ".join(ENGINES), _one_of(*ENGINES)),
@@ -163,6 +262,13 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("timeout", "", "seconds after which no trial goes on; none if empty", _seconds),
         Option("folds", "1", "folds over the training rows that score a trial", _whole(1, 100)),
         _MEMBERS,
+        Option(
+            "seeds",
+            "1",
+            "trainings of each of the best settings, from a seed each, that may be members",
+            _whole(1, 20),
+        ),
+        _REFIT,
         Option("space", "", "search-space file; the task's own if empty", _text),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
         Option(
@@ -171,15 +277,53 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
             "what a trial keeps besides its model: " + ", ".join(CALLBACKS) + ", with commas between",
             _some_of(*CALLBACKS),
         ),
+        Option(
+            "register",
+            "",
+            "name in MLflow's model registry under which the best model becomes a version; none if empty",
+            _model_name,
+        ),
+        _EXPORT,
     ),
     "ensemble": (
         Option("study", "iris", "name of a study that has finished trials", _text),
         _STORAGE,
         _MEMBERS,
-        Option("method", "greedy", "how members get their weights: " + ", ".join(METHODS), _one_of(*METHODS)),
+        Option(
+            "method",
+            "greedy",
+            "how members get their weights: "
+            + ", ".join(METHODS)
+            + ", or weights of the best trials by hand,"
+            " with commas between",
+            _method,
+        ),
+        Option(
+            "metric", "", "metric of the task that members are chosen by; the objective's if empty", _text
+        ),
+        _REFIT,
+        _EXPORT,
+    ),
+    "predict": (
+        Option(
+            "model",
+            "",
+            "MLflow model URI, such as models:/NAME@champion",
+            _text,
+            required=True,
+        ),
+        Option(
+            "input",
+            "",
+            "rows: CSV, TSV, Parquet, NPZ or NPY, a picture, or a folder of pictures",
+            _text,
+            required=True,
+        ),
+        Option("output", "", "file for the answers: CSV, TSV or Parquet; the terminal if empty", _text),
     ),
     "ablate": (
-        Option("task", "iris", "what is learned: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),
+        _TASK,
+        *_SOURCE,
         Option("seeds", "10", "seeds that each arm is trained from", _whole(1, 1000)),
         Option(
             "groups",

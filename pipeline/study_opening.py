@@ -1,7 +1,7 @@
 """Opens a study, new or as it was left, and holds it to what it was started with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
@@ -23,6 +23,7 @@ class Origin:
     """What a study was started with, beside the contents of its space and data: enough to open it again.
 
     space_file and space_text: the file's path then, and its contents. epochs: what the command gave, or None.
+    source: what of `Source` a person gave.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Origin:
     epochs: int | None
     space_file: str
     space_text: str
+    source: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_study(
@@ -65,6 +67,8 @@ def open_study(
         "size": origin.size,
         "folds": str(origin.folds),
         "data": data,
+        # Not its path: the rows' digests tell whether it is the same file.
+        **{name: value for name, value in origin.source.items() if name != "data"},
         **space.identity(),
     }
     known: Any = study.user_attrs.get(_IDENTITY)

@@ -226,7 +226,7 @@ class TestCommand:
         self, workplace: Path, capsys: pytest.CaptureFixture
     ) -> None:
         (workplace / "own.toml").write_text(SPACE)
-        search(task="iris", trials=2, epochs=2, engine="fit", space="own.toml")
+        search(task="iris", trials=2, epochs=2, engine="fit", export="none", space="own.toml")
         assert self.ablate("--space=own.toml") == 0
         out = capsys.readouterr().out
         client = MlflowClient()
@@ -318,7 +318,7 @@ class TestCommand:
         self, workplace: Path, capsys: pytest.CaptureFixture
     ) -> None:
         (workplace / "own.toml").write_text(SPACE)
-        search(task="iris", trials=2, epochs=1, engine="fit", space="own.toml")
+        search(task="iris", trials=2, epochs=1, engine="fit", export="none", space="own.toml")
         assert self.ablate("--space=own.toml", "--groups=taken", "--epochs=1") == 0
         assert "champion: trial 1 of the study iris" in capsys.readouterr().out
         client = MlflowClient()
@@ -339,7 +339,7 @@ class TestCommand:
         self, workplace: Path, capsys: pytest.CaptureFixture
     ) -> None:
         (workplace / "own.toml").write_text(SPACE)
-        search(task="iris", trials=1, epochs=1, engine="fit", space="own.toml")
+        search(task="iris", trials=1, epochs=1, engine="fit", export="none", space="own.toml")
         assert self.ablate("--space=own.toml", "--study=iris") == 2
         assert "study iris: no trial that the sampler drew completed" in capsys.readouterr().err
 

@@ -230,3 +230,19 @@ def test_a_saved_model_of_logits_is_read_as_before(units: int, loss: object, tmp
 def test_a_model_that_is_not_compiled_answers_with_probabilities() -> None:
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
     assert answers.links_of(model, [""]) == {}
+
+
+@pytest.mark.parametrize("structure", [list, dict, None])
+def test_a_model_of_one_number_is_read_by_its_name_however_it_answers(structure: type | None) -> None:
+    inputs = keras.Input((4,))
+    number = layers.Dense(1, name="price")(inputs)
+    outputs = {list: [number], dict: {"price": number}, None: number}[structure]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    data = splits.data(
+        "made_up", "made up", (), (Split(ROWS, {"price": np.arange(6.0)}),) * 3, outputs={"price": ()}
+    )
+    raw = model.predict(ROWS, verbose=0)
+    found = answers.read(model, raw, data)
+    assert list(found) == ["price"]
+    np.testing.assert_array_equal(found["price"], np.asarray(keras.tree.flatten(raw)[0], np.float64))

@@ -14,6 +14,7 @@ from pipeline import entry, tasks
 from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.options import COMMANDS
+from pipeline.source import OWN
 
 ROOT = Path(__file__).parent.parent
 WITH_A_STUDY = [
@@ -46,7 +47,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     [
         (
             ["search", "--task", "irs"],
-            f"task: must be one of {', '.join(tasks.NAMES)} (did you mean iris?), but is 'irs'",
+            f"task: must be one of {', '.join((*tasks.NAMES, *OWN))} (did you mean iris?)"
+            " or FILE.py:NAME, but is 'irs'",
         ),
         (
             ["search", "--sampler=tp"],

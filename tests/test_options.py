@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from pipeline import tasks
 from pipeline.errors import UserError
 from pipeline.options import COMMANDS, ENGINES, METHODS, PRUNERS, SAMPLERS, SIZES, values
+from pipeline.source import PROBLEMS
 
 _EVERY = [(command, option.name) for command, table in COMMANDS.items() for option in table]
+
+
+# What must be given, so that nothing else is said.
+_REQUIRED = {
+    command: {option.name: "something" for option in table if option.required}
+    for command, table in COMMANDS.items()
+}
+_OPTIONAL = [(command, name) for command, name in _EVERY if name not in _REQUIRED[command]]
 
 
 def value_of(name: str, given_value: object, command: str = "search") -> Any:
@@ -21,7 +30,7 @@ def value_of(name: str, given_value: object, command: str = "search") -> Any:
 
 def faults_of(command: str = "search", /, **parameters: object) -> list[str]:
     with pytest.raises(UserError) as caught:
-        values(command, parameters)
+        values(command, _REQUIRED[command] | parameters)
     return str(caught.value).split("\n")
 
 
@@ -43,6 +52,7 @@ def test_a_search_has_the_promised_defaults() -> None:
         "timeout": None,
         "folds": 1,
         "members": 8,
+        "seeds": 1,
         "space": None,
         "size": "full",
     }
@@ -51,13 +61,22 @@ def test_a_search_has_the_promised_defaults() -> None:
 
 def test_every_parameter_has_a_value_or_none() -> None:
     for command, table in COMMANDS.items():
-        assert list(values(command, {})) == [option.name for option in table]
+        assert list(values(command, _REQUIRED[command])) == [option.name for option in table]
 
 
-@pytest.mark.parametrize(("command", "name"), _EVERY)
+def test_what_is_required_and_not_given_is_said_at_once() -> None:
+    faults = faults_of("predict", model="", input=None, output="a.csv")
+    assert [line.partition(",")[0] for line in faults] == [
+        "model: must be given: MLflow model URI",
+        "input: must be given: rows: CSV",
+    ]
+
+
+@pytest.mark.parametrize(("command", "name"), _OPTIONAL)
 @pytest.mark.parametrize("empty", ["", None])
 def test_an_empty_text_is_not_given(command: str, name: str, empty: str | None) -> None:
-    assert values(command, {name: empty}) == values(command, {})
+    rest = _REQUIRED[command]
+    assert values(command, {**rest, name: empty}) == values(command, rest)
 
 
 # Whole numbers
@@ -71,6 +90,7 @@ def test_an_empty_text_is_not_given(command: str, name: str, empty: str | None) 
         ("search", "seed", 0, 2**32 - 1),
         ("search", "folds", 1, 100),
         ("search", "members", 1, 1000),
+        ("search", "seeds", 1, 20),
         ("ensemble", "members", 1, 1000),
     ],
 )
@@ -118,12 +138,11 @@ def test_what_is_no_number_of_seconds_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("command", "name", "words"),
     [
-        ("search", "task", tasks.NAMES),
+        ("search", "problem", PROBLEMS),
         ("search", "engine", ENGINES),
         ("search", "sampler", SAMPLERS),
         ("search", "pruner", PRUNERS),
         ("search", "size", SIZES),
-        ("ensemble", "method", METHODS),
     ],
 )
 def test_a_word_is_one_of_those_it_may_be(command: str, name: str, words: tuple[str, ...]) -> None:
@@ -147,6 +166,48 @@ def test_a_near_miss_is_told_what_was_meant(command: str, name: str, typed: str,
     (fault,) = faults_of(command, **{name: typed})
     assert f"(did you mean {meant}?)" in fault
     assert fault.endswith(f", but is {typed!r}")
+
+
+# How an ensemble's members get their weights
+
+
+@pytest.mark.parametrize("word", METHODS)
+def test_a_method_may_be_a_word(word: str) -> None:
+    assert value_of("method", word, "ensemble") == word
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("0.5,0.25,0.1,0.15", (0.5, 0.25, 0.1, 0.15)),
+        ("1", (1.0,)),
+        ("2, 1", (2.0, 1.0)),
+        ("0,1e-3", (0.0, 1e-3)),
+    ],
+)
+def test_a_method_may_be_weights(text: str, weights: tuple[float, ...]) -> None:
+    assert value_of("method", text, "ensemble") == weights
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "0,0", "1,-1", "1,nan", "1,inf", "inf", "-1", "1,,1", "1,", "1,x", "1e308,1e308", "1_0", "1,1_0"],
+)
+def test_what_is_no_weights_is_refused(text: str) -> None:
+    (fault,) = faults_of("ensemble", method=text)
+    assert fault.startswith("method: must be ")
+    assert fault.endswith(f", but is {text!r}")
+    if text != "1_0":
+        assert fault.startswith(
+            "method: must be weights of 0 or more with commas between, one of them above 0, but"
+        )
+
+
+def test_an_unknown_method_is_told_what_it_may_be() -> None:
+    assert faults_of("ensemble", method="best") == [
+        "method: must be one of greedy, uniform, simplex, or weights with commas between, such as"
+        " 0.5,0.25,0.25, but is 'best'"
+    ]
 
 
 # Names of parameters
@@ -237,7 +298,7 @@ _TEXTS = st.text(max_size=20) | st.integers().map(str) | st.floats().map(str) | 
 def test_any_text_is_a_value_or_a_user_error(option: tuple[str, str], text: str) -> None:
     command, name = option
     try:
-        found = values(command, {name: text})
+        found = values(command, {**_REQUIRED[command], name: text})
     except UserError:
         assert faults_of(command, **{name: text})[0].startswith(f"{name}: must be ")
     else:

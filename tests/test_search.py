@@ -10,15 +10,16 @@ from pathlib import Path
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline import search
 from pipeline.__main__ import main
-from pipeline.closing import Result
 from pipeline.datasets import bundled
 from pipeline.errors import RunError, UserError
+from pipeline.result import Result
 from pipeline.tasks import iris
 
 
@@ -40,7 +41,9 @@ def runs() -> dict[str, list[Run]]:
 
 def tiny(**parameters: object) -> Result:
     """A search of iris that takes seconds."""
-    result = search(**{"task": "iris", "trials": 2, "epochs": 2, "members": 2, **parameters})
+    result = search(
+        **{"task": "iris", "trials": 2, "epochs": 2, "members": 2, "export": "none", **parameters}
+    )
     assert isinstance(result, Result)
     return result
 
@@ -75,6 +78,13 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
             name = f"{model}_test_{metric}"
             assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
             assert metrics[name] == result.scores[model][metric].value
+    assert metrics["ensemble_test_roc_auc_low"] <= metrics["ensemble_test_roc_auc"]
+    assert metrics["champion_test_recall_setosa"] <= 1
+    for pair in ("ensemble_minus_champion", "champion_minus_baseline"):
+        ours, theirs = pair.split("_minus_")
+        assert metrics[f"{pair}_test_log_loss"] == pytest.approx(
+            metrics[f"{ours}_test_log_loss"] - metrics[f"{theirs}_test_log_loss"], abs=1e-15
+        )
     assert {entry.tags[0].value for entry in parent.inputs.dataset_inputs} == {
         "training",
         "validation",
@@ -104,7 +114,19 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
         "champion.json",
         "ensemble.json",
         "versions.json",
+        "evaluation",
     } <= artifacts
+    inside = {
+        file.path
+        for folder in ("evaluation", "plots")
+        for file in MlflowClient().list_artifacts(result.run_id, folder)
+    }
+    assert {
+        *(f"evaluation/{name}.csv" for name in ("scores", "differences", "per_class", "calibration")),
+        *(f"plots/{name}.png" for name in ("differences", "confusion_matrix", "calibration", "history")),
+    } <= inside
+    page = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/report.html")
+    assert "Confusion matrix of the ensemble" in page
     space = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/search_space/iris.toml")
     assert space == (Path(iris.__file__).parent.parent.parent / "search_spaces/iris.toml").read_text()
     names = sorted(model.name for model in MlflowClient().search_logged_models([parent.info.experiment_id]))
@@ -122,7 +144,11 @@ def test_models_load_and_predict_what_was_scored(workplace: Path) -> None:
         assert accuracy == result.scores[name]["accuracy"].value
     (champion,) = MlflowClient().search_logged_models(["1"], "name = 'champion'")
     loaded = mlflow.pyfunc.load_model(f"models:/{champion.model_id}")
-    assert loaded.predict(test.inputs).shape == (30, 3)
+    answers = loaded.predict(pd.DataFrame(test.inputs, columns=bundled.iris_columns().names, dtype=float))
+    accuracy = float(
+        np.mean(answers["class"] == np.array(["setosa", "versicolor", "virginica"])[test.labels])
+    )
+    assert accuracy == result.scores["champion"]["accuracy"].value
     weights = json.loads(mlflow.artifacts.load_text(f"runs:/{result.run_id}/ensemble.json"))
     assert sum(weights.values()) == pytest.approx(1.0)
 
@@ -141,7 +167,7 @@ def test_a_complete_study_trains_nothing_and_says_how_to_go_on(
 ) -> None:
     tiny()
     capsys.readouterr()
-    assert search(task="iris", trials=2, epochs=2, members=2) is None
+    assert search(task="iris", trials=2, epochs=2, members=2, export="none") is None
     out = capsys.readouterr().out
     assert "study iris is complete: 2 trials completed" in out
     assert "trials=" in out
@@ -304,11 +330,75 @@ def test_folds_are_scored_by_their_mean_and_members_trained_on_all_rows(workplac
 def test_the_ensemble_can_be_made_again_by_another_method(workplace: Path) -> None:
     first = tiny(trials=3)
     assert main(["ensemble", "--study=iris", "--method=uniform", "--members=3"]) == 0
+    exported = [file.path for file in MlflowClient().list_artifacts(first.run_id, "exports")]
+    assert "exports/saved_model" in exported
+    before = MlflowClient().get_run(first.run_id).data.metrics
+    assert before["export_saved_model_difference"] < 1e-5
+    # What is made again takes the place of all that there was.
+    again = ["ensemble", "--study=iris", "--method=1", "--metric=accuracy", "--export=none"]
+    assert main(again) == 0
+    assert MlflowClient().list_artifacts(first.run_id, "exports") == []
+    after = MlflowClient().get_run(first.run_id).data.metrics
+    assert np.isnan(after["export_saved_model_difference"])
+    for name in ("log_loss", "accuracy"):
+        assert np.isfinite(after[f"ensemble_val_{name}"])
+    assert after["ensemble_val_log_loss"] != before["ensemble_val_log_loss"]
+    assert main(["ensemble", "--study=iris", "--method=uniform", "--members=3", "--export=none"]) == 0
     weights = json.loads(mlflow.artifacts.load_text(f"runs:/{first.run_id}/ensemble.json"))
     assert weights == {number: pytest.approx(1 / 3) for number in weights}
     assert len(weights) == 3
     assert len(runs()[""]) == 1
     assert MlflowClient().get_run(first.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("method", ["simplex", "3,1"])
+def test_the_ensemble_can_be_made_again_by_other_weights_and_another_metric(
+    workplace: Path, method: str, capsys: pytest.CaptureFixture
+) -> None:
+    first = tiny(trials=3)
+    assert main(["ensemble", "--study=iris", f"--method={method}", "--metric=accuracy", "--export=none"]) == 0
+    weights = json.loads(mlflow.artifacts.load_text(f"runs:/{first.run_id}/ensemble.json"))
+    assert sum(weights.values()) == pytest.approx(1)
+    parent = MlflowClient().get_run(first.run_id)
+    accuracy = parent.data.metrics["ensemble_val_accuracy"]
+    validation = bundled.iris("full").validation
+    file = MlflowClient().download_artifacts(first.run_id, "models/ensemble.keras")
+    answered = keras.models.load_model(file).predict(validation.inputs, verbose=0)
+    assert accuracy == np.mean(answered.argmax(axis=1) == validation.labels)
+    assert "plots/ensemble_curve.png" in {
+        artifact.path for artifact in MlflowClient().list_artifacts(first.run_id, "plots")
+    }
+    if method == "3,1":
+        best = sorted(
+            (run for run in runs()[first.run_id] if "pipeline.trial" in run.data.tags),
+            key=lambda run: run.data.metrics["best_val_log_loss"],
+        )
+        assert weights == dict(
+            zip((run.data.tags["pipeline.trial"] for run in best), (0.75, 0.25), strict=False)
+        )
+        assert "the weights' sum is 4: each is divided by it" in capsys.readouterr().out
+
+
+def test_what_an_ensemble_cannot_do_is_one_message_and_changes_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = tiny(trials=2)
+    before = MlflowClient().get_run(first.run_id)
+    capsys.readouterr()
+    for argument, said in (
+        ("--metric=f1", "metric: must be one of task iris's, accuracy, log_loss, but is 'f1'"),
+        (
+            "--method=1,1,1",
+            "method: must be at most as many weights as study iris has trials with models, 2, but is 3",
+        ),
+        ("--method=1,-1", "method: must be weights of 0 or more with commas between"),
+    ):
+        assert main(["ensemble", "--study=iris", argument]) == 2
+        assert said in capsys.readouterr().err
+    after = MlflowClient().get_run(first.run_id)
+    assert after.info.status == "FINISHED"
+    # NaN, which a class that was never predicted has for its precision, is equal to itself here.
+    np.testing.assert_equal(after.data.metrics, before.data.metrics)
 
 
 def test_an_ensemble_of_an_unknown_study_is_refused_and_makes_nothing(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import space as spaces
-from pipeline import storage
+from pipeline import source, storage
 from pipeline import study_opening as studies
 from pipeline.ablation import differences, page, plan, training
 from pipeline.ablation.differences import Difference
@@ -46,13 +45,14 @@ def ablate(asked: Mapping[str, Any]) -> list[Difference]:
         UserError: before the first training.
         RunError: MLflow cannot be written any more, or no training completed.
     """
-    task = find(asked["task"])
-    file = Path(asked["space"]) if asked["space"] else spaces.file_of(asked["task"])
-    space = spaces.read(file, task.parameters, task.metrics).with_epochs(asked["epochs"])
+    own = source.of(asked)
+    task = find(asked["task"], own)
+    choice.check(asked["engine"], task)
+    space = task.read_space(asked["space"]).with_epochs(asked["epochs"])
     champion = _champion(asked, task, space)
     groups = plan.groups(space, champion.settings if champion else None)
     if not groups:
-        raise UserError(f"{file} [baseline]: an ablation needs a baseline, comparisons, or a study=")
+        raise UserError(f"{space.file} [baseline]: an ablation needs a baseline, comparisons, or a study=")
     stages = list(training.planned(asked, task, space, _chosen(asked["groups"], groups)))
     parent = open_parent(connect(), f"{task.name} ablation", task.name, "")
     with ending(parent), tempfile.TemporaryDirectory(prefix="regatta-") as folder:
@@ -71,7 +71,7 @@ def _champion(asked: Mapping[str, Any], task: Task, space: Space) -> _Champion |
     Raises:
         UserError: what was asked for is not there, or has no trial that the sampler drew.
     """
-    name, url = asked["study"] or task.name, asked["storage"] or ""
+    name, url = asked["study"] or source.study_of(asked["task"], task.source), asked["storage"] or ""
     if asked["study"]:
         storage.check_there(url, name)
     elif not storage.is_there(url, name):
@@ -79,7 +79,7 @@ def _champion(asked: Mapping[str, Any], task: Task, space: Space) -> _Champion |
     with storage.connected(url, name) as store:
         if not asked["study"] and not studies.is_there(name, store):
             return None
-        best = studies.best_drawn(name, store, task.name)
+        best = studies.best_drawn(name, store, asked["task"])
     if best is None:
         if asked["study"]:
             raise UserError(f"study {name}: no trial that the sampler drew completed, so it has no champion")

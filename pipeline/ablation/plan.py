@@ -74,6 +74,12 @@ TECHNIQUES = (
     Technique("standardised_inputs", "scaling", on="standardise", off=None),
     Technique("inputs_from_0_to_1", "scaling", on="min_max", off=None),
     Technique("shuffle", "shuffle", on=True, off=False),
+    Technique("skip_connections", "skip", on=True, off=False),
+    Technique("embedded_categories", "categories", on="embedding", off="one_hot"),
+    Technique("weight_averaging", "weight_averaging", on=0.9, off=0.0),
+    Technique("label_smoothing", "label_smoothing", on=0.1, off=0.0),
+    Technique("mixup", "mixup", on=0.3, off=0.0),
+    Technique("class_weights", "class_weights", on=1.0, off=0.0),
 )
 
 

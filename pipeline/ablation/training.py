@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import evaluation, loop
+from pipeline import loop
 from pipeline.ablation.plan import Arm, Group
 from pipeline.engines import choice
 from pipeline.engines.choice import Order
 from pipeline.engines.engine import Event
+from pipeline.evaluation.scoring import values_of
 from pipeline.progress import ProgressLine
 from pipeline.secrets import redacted
 from pipeline.seeds import derived
@@ -101,6 +102,7 @@ def train(asked: Mapping[str, Any], task: Task, stage: Stage, parent: Parent, fo
         asked["seed"],
         len(waiting),
         own_orders=True,
+        own_fit=task.fit,
     )
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
@@ -160,7 +162,7 @@ def score(task: Task, stage: Stage) -> None:
         if training.model:
             trained.setdefault(training.names[0], []).append((training, training.model))
     files = [[file for _, file in group] for group in trained.values()]
-    values = evaluation.values_of(stage.data, files, task.metrics)
+    values = values_of(stage.data, files, task.metrics)
     for group, scores in zip(trained.values(), values, strict=True):
         for (training, _), found in zip(group, scores, strict=True):
             training.scores = found
