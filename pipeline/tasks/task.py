@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import space as spaces
 from pipeline.forms import Arrays, Form
 from pipeline.settings import Parameter
 from pipeline.source import Source
-from pipeline.space import Space
 from pipeline.values import Array, Data, Metric, Settings, Size
 
 if TYPE_CHECKING:
     # Which backend Keras runs on is not settled yet where tasks are only listed.
     import keras
+
+    from pipeline.space import Space
 
 
 OwnFit = Callable[[Settings, "keras.Model", Mapping[str, Any]], Mapping[str, float]]
@@ -62,6 +62,9 @@ class Task:
         Raises:
             UserError: with every fault of the file, one a line.
         """
+        # A task is built, trained and measured where Optuna is not installed; only a search reads a space.
+        from pipeline import space as spaces
+
         if given:
             return spaces.read(Path(given), self.parameters, self.metrics)
         if self.space_text:
