@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import samplers, source, storage
-from pipeline import space as spaces
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
@@ -80,7 +79,7 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
                 f"metric: must be one of task {task.name}'s, {', '.join(names)}, but is {metric!r}"
             )
         file = Path(start.space_file)
-        space = spaces.parse(start.space_text, file, task.parameters, task.metrics).with_epochs(start.epochs)
+        space = task.parse_space(start.space_text, file).with_epochs(start.epochs)
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
         # Nothing is asked of a study that is only read.

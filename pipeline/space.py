@@ -6,7 +6,7 @@ file is found before the first error is raised, and each names file, table, key,
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,23 @@ class Space:
         """The same space with another longest training, if one is given."""
         return self if epochs is None else replace(self, budget=replace(self.budget, epochs=epochs))
 
+    def without(self, names: Collection[str]) -> "Space":
+        """The same space of a model that does not read these settings."""
+        if not names:
+            return self
+
+        def kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in settings.items() if name not in names}
+
+        return replace(
+            self,
+            parameters=tuple(parameter for parameter in self.parameters if parameter.name not in names),
+            searched=kept(self.searched),
+            fixed=kept(self.fixed),
+            baseline=None if self.baseline is None else kept(self.baseline),
+            variants={name: kept(settings) for name, settings in self.variants.items()},
+        )
+
     def identity(self) -> dict[str, str]:
         """What a study is tied to, as texts that can be compared and shown."""
         return {
@@ -83,7 +100,7 @@ def read(file: Path, parameters: Sequence[Parameter], metrics: Sequence[Metric])
     Raises:
         UserError: with every fault of the file, one a line.
     """
-    return parse(_text_of(file), file, parameters, metrics)
+    return parse(text_of(file), file, parameters, metrics)
 
 
 def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Sequence[Metric]) -> Space:
@@ -139,7 +156,8 @@ def parse(text: str, file: Path, parameters: Sequence[Parameter], metrics: Seque
     )
 
 
-def _text_of(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """A space file's text; a UserError says why it cannot be read."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

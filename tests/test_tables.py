@@ -5,12 +5,14 @@ import io
 import math
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from pipeline import tasks
 from pipeline.carried.encoding import CATEGORIES, NUMBERS
 from pipeline.datasets import splits, tables
 from pipeline.datasets.tables import ANSWER
@@ -263,3 +265,32 @@ def test_any_small_table_is_read_or_refused(
         for array in part.arrays.values():
             assert np.isfinite(array).all()
     assert math.isfinite(sum(map(float, found.train.weights if found.classes else [1.0])))
+
+
+@pytest.mark.parametrize(("left_out", "searched"), [((), True), (("colour",), False)])
+def test_how_categories_come_in_is_searched_only_where_there_are_any(
+    left_out: tuple[str, ...], searched: bool, tmp_path: Path
+) -> None:
+    columns = {name: values for name, values in usual().items() if name not in left_out}
+    task = tasks.find("table", Source(str(written(tmp_path, columns)), "kind"))
+    space = task.read_space(None)
+    assert ("categories" in space.searched) is searched
+    assert task.parse_space(space.text, space.file).identity() == space.identity()
+    # And a model is built of what the space then completes.
+    assert task.build(space.complete({}), task.load("full")).count_params()
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_table_s_model_is_saved_as_one_of_keras_s_own(skip: bool, tmp_path: Path) -> None:
+    task = tasks.find("table", Source(str(written(tmp_path, usual())), "kind"))
+    data = task.load("full")
+    settings = {**task.read_space(None).complete({}), "skip": skip}
+    model = task.build(settings, data)
+    model.fit(data.train.inputs, data.train.labels, epochs=1, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert all(type(layer).__module__.startswith("keras.") for layer in loaded._flatten_layers())
+    kept = [layer.scale for layer in loaded.layers if isinstance(layer, keras.layers.Rescaling)]
+    assert kept == [float(skip)] * (settings["hidden_layers"] - 1)
+    inputs = data.validation.inputs
+    np.testing.assert_allclose(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0), rtol=1e-5)

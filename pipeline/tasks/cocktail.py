@@ -1,8 +1,8 @@
-"""Techniques that mix what a model learns from: mixup, label smoothing and class weights, as numbers.
+"""Techniques of a cocktail as numbers, zero for off: mixup, label smoothing, class weights, skip connections.
 
-A `Blend` layer holds the numbers, zero for off, and a `Cocktail` model reads them in its loss: so lanes with
-and without a technique share a program. What such a model is saved as is an ordinary model of Keras's, as all
-three are of training alone.
+A `Blend` layer holds the first three, and a `Cocktail` model reads them in its loss; a `Gate` lets a share of
+a connection through. So lanes with and without a technique share a program. What such a model is saved as is
+an ordinary model of Keras's: a blend is of training alone, and a gate is a `Rescaling`.
 """
 
 from typing import Any
@@ -66,11 +66,29 @@ class Blend(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         }
 
 
+@keras.saving.register_keras_serializable("regatta")
+class Gate(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Lets a share of its inputs through: 1 for a connection, 0 for none."""
+
+    def __init__(self, share: float = 1.0, **given: Any) -> None:
+        super().__init__(**given)
+        self.share = float(share)
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.share
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "share": self.share}
+
+
 class Cocktail(keras.Model):  # type: ignore[misc]  # Keras has no types
     """A model of the functional API with one `Blend` layer, whose numbers its training loss reads.
 
     It answers with probabilities of classes, for targets of class numbers, or with a number. In validation
-    its loss is the one that it is compiled with. It is saved without the layer, as a model of Keras's own.
+    its loss is the one that it is compiled with. It is saved as a model of Keras's own, see `plain`.
     """
 
     all_in_layers = True
@@ -101,9 +119,11 @@ class Cocktail(keras.Model):  # type: ignore[misc]  # Keras has no types
         self.plain().save(filepath, **given)
 
     def plain(self) -> keras.Model:
-        """The same layers without the `Blend`, as a model of Keras's own."""
+        """The same layers without the `Blend`, and gates as Keras has them, as a model of Keras's own."""
 
         def kept(layer: keras.Layer) -> keras.Layer:
+            if isinstance(layer, Gate):
+                return keras.layers.Rescaling(layer.share, name=layer.name)
             return keras.layers.Identity(name=layer.name) if isinstance(layer, Blend) else layer
 
         bare = keras.Model(self.input, self.output, name=self.name)

@@ -20,7 +20,7 @@ from pipeline.metrics import ACCURACY, BALANCED_ACCURACY, BALANCED_LOG_LOSS, LOG
 from pipeline.settings import Parameter, techniques
 from pipeline.source import Source
 from pipeline.tasks import blocks
-from pipeline.tasks.cocktail import Blend, Cocktail
+from pipeline.tasks.cocktail import Blend, Cocktail, Gate
 from pipeline.tasks.task import Task
 from pipeline.values import Data, Metric, Settings
 
@@ -85,7 +85,7 @@ def task(source: Source) -> Task:
     for note in whole.notes:
         print(note, flush=True)
     return replace(
-        of_data(whole.data),
+        of_data(_data(whole)),
         load=lambda size: _data(read(size)),
         form=lambda data: TableForm(whole.rules, whole.example),
         source=source,
@@ -102,6 +102,7 @@ def of_data(data: Data) -> Task:
         load=lambda size: data,
         build=build,
         space="table" if classes else "table_number",
+        idle=() if data.words else (CATEGORIES.name,),
     )
 
 
@@ -124,7 +125,8 @@ def build(settings: Settings, data: Data) -> keras.Model:
     for place in range(int(settings["hidden_layers"])):
         layers = [*blocks.dense(int(settings["units"]), settings), blocks.dropout(settings)]
         after = blocks.through(tensor, layers)
-        tensor = keras.layers.Add()([tensor, after]) if settings["skip"] and place else after
+        # A gate in either case: with and without is one program to lanes.
+        tensor = keras.layers.Add()([Gate(float(settings["skip"]))(tensor), after]) if place else after
     model = Cocktail(inputs, _answer(tensor, data), name="table")
     _compile(model, settings, data)
     return model

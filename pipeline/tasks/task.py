@@ -39,7 +39,8 @@ class Task:
     space: name of its search-space file, where that is not the task's own. space_text: its search space,
     where it has no file. source: where its rows come from, where a person brings them. fit: a training of its
     own, which only the engine `fit` can run: (settings, model, what `model.fit` would be called with) -> what
-    it measured beside what its callbacks saw.
+    it measured beside what its callbacks saw. idle: parameters that make no difference to these rows, and are
+    left out of every space.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     space_text: str = ""
     source: Source = field(default_factory=Source)
     fit: OwnFit | None = None
+    idle: tuple[str, ...] = ()
 
     def read_space(self, given: str | None) -> Space:
         """The space of a file, or of what comes with the task.
@@ -65,8 +67,13 @@ class Task:
         # A task is built, trained and measured where Optuna is not installed; only a search reads a space.
         from pipeline import space as spaces
 
-        if given:
-            return spaces.read(Path(given), self.parameters, self.metrics)
-        if self.space_text:
-            return spaces.parse(self.space_text, Path(self.name), self.parameters, self.metrics)
-        return spaces.read(spaces.file_of(self.space or self.name), self.parameters, self.metrics)
+        if self.space_text and not given:
+            return self.parse_space(self.space_text, Path(self.name))
+        file = Path(given) if given else spaces.file_of(self.space or self.name)
+        return self.parse_space(spaces.text_of(file), file)
+
+    def parse_space(self, text: str, file: Path) -> Space:
+        """As `read_space`, of a text that was read before from `file`."""
+        from pipeline import space as spaces
+
+        return spaces.parse(text, file, self.parameters, self.metrics).without(self.idle)

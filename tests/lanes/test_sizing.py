@@ -173,8 +173,8 @@ def test_a_structure_that_model_fit_trains_faster_is_refused_once_with_the_figur
 ) -> None:
     measured, seconds = [], []
 
-    def loses(program: Any, values: Any, plain: float) -> str:
-        measured.append(sizing._lane_step(program, values))
+    def loses(program: Any, values: Any, plain: float, alone: Any) -> str:
+        measured.append(sizing._lane_step(program, values, alone))
         seconds.append(plain)
         # Those with five units only.
         return "too slow" if program._twin.model.layers[0].units == 5 else ""

@@ -12,6 +12,7 @@ from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program, Report
 from pipeline.engines.lanes.state import State
+from pipeline.engines.lanes.turns import Turns
 from pipeline.engines.lanes.twin import Values
 
 # A call as long as this hides what happens around it, and is still short for a search that is to stop.
@@ -31,16 +32,16 @@ class Call:
 class Berth:
     """Runs one program: refills its lanes from those who wait, and calls it.
 
-    watcher: waits for calls.
+    watcher: waits for calls. turns: of those who measure and those who train.
     """
 
-    def __init__(self, key: Key, program: Program, orders: Orders, watcher: Executor) -> None:
+    def __init__(self, key: Key, program: Program, orders: Orders, watcher: Executor, turns: Turns) -> None:
         self.key = key
         self.waiting: deque[Entry] = deque()
         self.call: Call | None = None
         self.entries: list[Entry | None] = [None] * program.lanes
         self.epoch = 0
-        self._program, self._orders, self._watcher = program, orders, watcher
+        self._program, self._orders, self._watcher, self._turns = program, orders, watcher, turns
         self._state: State | None = None  # before the first lane
         self._epochs = 1
 
@@ -55,10 +56,17 @@ class Berth:
     def launch(self, most_epochs: int) -> None:
         """Fills the free lanes and starts a call, if there is anything to train and none under way.
 
-        most_epochs: of the lane that may train longest.
+        While somebody measures it waits for its turn. most_epochs: of the lane that may train longest.
         """
-        if self.call or not self.busy:
+        if self.call or not self.busy or not self._turns.begin():
             return
+        try:
+            self.call = self._begun(most_epochs)
+        except BaseException:
+            self._turns.end()
+            raise
+
+    def _begun(self, most_epochs: int) -> Call:
         state = self._refilled()
         left = max(
             (entry.candidate.epochs or most_epochs) - len(entry.curve) for entry in self.entries if entry
@@ -70,8 +78,15 @@ class Berth:
         begun = time.monotonic()
         self.epoch += epochs
         program = self._program
-        done = self._watcher.submit(lambda: (program.report(logs, epochs), time.monotonic()))
-        self.call = Call(tuple(self.entries), epochs, begun, done)
+
+        def watched() -> tuple[Report, float]:
+            try:
+                return program.report(logs, epochs), time.monotonic()
+            finally:
+                self._turns.end()
+
+        done = self._watcher.submit(watched)
+        return Call(tuple(self.entries), epochs, begun, done)
 
     def finish(self, call: Call) -> tuple[Report, float]:
         """Waits for the call under way; its report, and when it ended."""

@@ -16,6 +16,7 @@ from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.turns import Turns
 from pipeline.engines.lanes.twin import Batch, Twin
 from pipeline.engines.models import built, check_logged
 from pipeline.seeds import derived
@@ -39,6 +40,7 @@ class Builder:
         trials: as many as there will be, at most.
         clock: is told how long compiling took.
         orders: in which lanes see their rows.
+        turns: of those who measure and those who train.
         fit_if_faster: refuses models that `model.fit` would train faster here.
         until: when the study is ended, on `time.monotonic()`.
     """
@@ -55,10 +57,12 @@ class Builder:
         clock: Clock,
         *,
         orders: Orders,
+        turns: Turns,
         fit_if_faster: bool = False,
         until: float = math.inf,
     ) -> None:
         self._fit_if_faster, self._orders, self._until = fit_if_faster, orders, until
+        self._turns = turns
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -91,9 +95,9 @@ class Builder:
         self._refused[structure] = reason
 
     def close(self) -> None:
-        for pool in (self._builder, self._compiler):
-            pool.shutdown(cancel_futures=True)
-        self._twins.clear()
+        self._builder.shutdown(cancel_futures=True)
+        # What is being compiled cannot be stopped, and nobody waits for it any more.
+        self._compiler.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, candidate: Candidate) -> list[Entry]:
         """Builds the candidate's models, one for each fold; on the builder's thread."""
@@ -188,11 +192,12 @@ class Builder:
                 trainings,
                 trainings * self._budget.epochs,
                 self._until - began,
+                self._turns.alone,
             )
             self._chosen = True
         seconds = time.monotonic() - began
         fewer = sizing.enough(self.lanes, self._mesh.size, self._expected(entry.key))
-        if sizing.pays(program, entry.values, fewer, self._budget.epochs, seconds):
+        if sizing.pays(program, entry.values, fewer, self._budget.epochs, seconds, self._turns.alone):
             return make(fewer)
         return program
 
@@ -206,8 +211,10 @@ class Builder:
         with entry.twin.lock:
             batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
             orders = (program.orders([learn]), check)
-            plain = selfcheck.compare(program, entry.twin, entry.plain, entry.values, batch, orders)
-        if self._fit_if_faster and (reason := sizing.loses(program, entry.values, plain)):
+            plain = selfcheck.compare(
+                program, entry.twin, entry.plain, entry.values, batch, orders, self._turns.alone
+            )
+        if self._fit_if_faster and (reason := sizing.loses(program, entry.values, plain, self._turns.alone)):
             raise Refusal(reason)
 
 

@@ -24,6 +24,7 @@ from pipeline.engines.lanes.finishing import Finisher
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.turns import Turns
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
 
 _WAIT_SECONDS = 0.5
@@ -82,6 +83,7 @@ class LanesEngine:
         self._clock = Clock()
         self._folds, self._budget, self._objective = tuple(folds), budget, objective
         self._orders = Orders(seed, self._folds, own=own_orders)
+        self._turns = Turns()
         self._builder = Builder(
             build,
             self._folds,
@@ -92,6 +94,7 @@ class LanesEngine:
             trials,
             self._clock,
             orders=self._orders,
+            turns=self._turns,
             fit_if_faster=fit_if_faster,
             until=until,
         )
@@ -202,7 +205,7 @@ class LanesEngine:
             for candidate in {entry.candidate.number: entry.candidate for entry in entries}.values():
                 self._refuse(candidate, str(refusal), events)
             return
-        berth = Berth(key, program, self._orders, self._watcher)
+        berth = Berth(key, program, self._orders, self._watcher, self._turns)
         berth.waiting.extend(entry for entry in entries if entry.candidate.number in self._candidates)
         self._berths[key] = berth
 

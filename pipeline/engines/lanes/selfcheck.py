@@ -17,6 +17,7 @@ from pipeline.engines import schedules
 from pipeline.engines.lanes import numbers
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.turns import Alone
 from pipeline.engines.lanes.twin import Batch, Twin, Values, with_large_numbers
 from pipeline.values import Array
 
@@ -35,9 +36,15 @@ _RANDOM = ("rate", "stddev")
 
 
 def compare(
-    program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
+    program: Program,
+    twin: Twin,
+    plain: keras.Model,
+    values: Values,
+    batch: Batch,
+    orders: Any,
+    alone: Alone = contextlib.nullcontext,
 ) -> float:
-    """Does one step both ways; and with other numbers, where classes that Keras does not know have some.
+    """Does one step both ways; with larger numbers, where classes that Keras does not know have some.
 
     What a class of the user's derives from a small number would hide in the rounding of one step.
 
@@ -48,6 +55,7 @@ def compare(
         values: of `plain`.
         batch: the rows of the program's first step, as `train_step` takes them.
         orders: the row order and validation order of a call whose first step sees `batch`.
+        alone: for measuring, while nothing trains.
 
     Returns:
         The seconds that a step of the plain model takes one device.
@@ -55,21 +63,24 @@ def compare(
     Raises:
         Refusal: they differ by more than rounding explains.
     """
-    seconds = _compare(program, twin, plain, values, batch, orders)
-    if numbers.of_other_classes(plain):
-        try:
-            other = with_large_numbers(plain)
-            others = twin.values(other, batch, seed=0)
-        except Exception as error:
-            raise Refusal(
-                f"it cannot be made with other numbers, to compare them: {in_short(error)}"
-            ) from error
-        _compare(program, twin, other, others, batch, orders)
-    return seconds
+    if not numbers.of_other_classes(plain):
+        return _compare(program, twin, plain, values, batch, orders, alone)
+    try:
+        other = with_large_numbers(plain)
+        others = twin.values(other, batch, seed=0)
+    except Exception as error:
+        raise Refusal(f"it cannot be made with other numbers, to compare them: {in_short(error)}") from error
+    return _compare(program, twin, other, others, batch, orders, alone)
 
 
 def _compare(
-    program: Program, twin: Twin, plain: keras.Model, values: Values, batch: Batch, orders: Any
+    program: Program,
+    twin: Twin,
+    plain: keras.Model,
+    values: Values,
+    batch: Batch,
+    orders: Any,
+    alone: Alone,
 ) -> float:
     quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
@@ -79,7 +90,8 @@ def _compare(
     with _noise_off(plain):
         step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])
         theirs = _lists_of(step, twin, plain, quiet, after)
-        seconds = _seconds(step, _state_of(twin, plain, quiet))
+        with alone():
+            seconds = _seconds(step, _state_of(twin, plain, quiet))
         moved = (_lists_of(step, twin, plain, quiet, after, move) for move in range(1, 1 + _MOVES))
         fault = unexplained(_names(twin), _lists(quiet), _lists(after), theirs, moved)
     if fault:

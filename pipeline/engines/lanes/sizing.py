@@ -14,6 +14,7 @@ import jax
 
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.turns import Alone
 from pipeline.engines.lanes.twin import Values
 
 # Lanes on each device to begin with.
@@ -52,6 +53,7 @@ def choose(
     most: int,
     epochs: float,
     left: float = math.inf,
+    alone: Alone = contextlib.nullcontext,
 ) -> tuple[Program, int]:
     """A compiled program of a good number of lanes, and the number.
 
@@ -63,12 +65,13 @@ def choose(
         most: as many lanes as there are trainings.
         epochs: trial-epochs that the study will train, at most.
         left: seconds until the study is ended.
+        alone: for measuring, while nothing trains.
 
     Raises:
         Refusal: not even a lane on each device fits the memory.
     """
     program, count, seconds = _fitting(make, first, devices)
-    best = _lane_step(program, values)
+    best = _lane_step(program, values, alone)
     left -= seconds
     if min(epochs * program.steps * best, left) < _WORTH * seconds:
         return program, count
@@ -83,7 +86,7 @@ def choose(
             other = make(tried)
             if other.memory() > _SHARE * _memory():
                 break
-            took = _lane_step(other, values)
+            took = _lane_step(other, values, alone)
             if took < _GAIN * best:
                 program, count, best, improved = other, tried, took, True
         if count != first:
@@ -96,7 +99,14 @@ def enough(count: int, devices: int, trainings: float) -> int:
     return min(count, devices * math.ceil(max(trainings, 1) / devices))
 
 
-def pays(program: Program, values: Values, fewer: int, epochs: int, seconds: float) -> bool:
+def pays(
+    program: Program,
+    values: Values,
+    fewer: int,
+    epochs: int,
+    seconds: float,
+    alone: Alone = contextlib.nullcontext,
+) -> bool:
     """Whether a program with fewer lanes saves more time than it takes to compile.
 
     Lanes that nobody is in are computed all the same.
@@ -107,18 +117,23 @@ def pays(program: Program, values: Values, fewer: int, epochs: int, seconds: flo
         fewer: lanes that would do.
         epochs: of a training, at most.
         seconds: that compiling takes.
+        alone: for measuring, while nothing trains.
     """
     idle = program.lanes - fewer
-    return idle > 0 and idle * epochs * program.steps * _lane_step(program, values) > _PAYS * seconds
+    if idle <= 0:
+        return False
+    return idle * epochs * program.steps * _lane_step(program, values, alone) > _PAYS * seconds
 
 
-def loses(program: Program, values: Values, plain: float) -> str:
+def loses(program: Program, values: Values, plain: float, alone: Alone = contextlib.nullcontext) -> str:
     """Why lanes would be the slower way to train a model; empty where they are not.
 
-    plain: seconds of a step of the model alone, which `model.fit` on JAX takes at least.
+    plain: seconds of a step of the model alone, which `model.fit` on JAX takes at least. alone: for
+    measuring, while nothing trains.
     """
     # An epoch is one call: what a call costs beside its steps is nothing to each of them.
-    lane = _lane_step(program, values) - _lane_share(program, values, 0)
+    with alone():
+        lane = _lane_share(program, values, _STEPS) - _lane_share(program, values, 0)
     if lane <= plain:
         return ""
     return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and takes {plain * 1e3:.3g} ms alone"
@@ -137,9 +152,10 @@ def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[
         count //= 2
 
 
-def _lane_step(program: Program, values: Values) -> float:
+def _lane_step(program: Program, values: Values, alone: Alone) -> float:
     """Seconds of a gradient step, for each lane, in a call of some steps."""
-    return _lane_share(program, values, _STEPS)
+    with alone():
+        return _lane_share(program, values, _STEPS)
 
 
 def _lane_share(program: Program, values: Values, steps: int) -> float:
