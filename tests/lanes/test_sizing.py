@@ -163,7 +163,7 @@ def test_lanes_lose_where_a_step_of_each_takes_longer_than_one_of_model_fit(
     program, machine.of_a_call = machine.make(4), of_a_call
     assert sizing.loses(program, None, 0.0031) == sizing.loses(program, None, 0.004) == ""
     assert sizing.loses(program, None, 0.002) == (
-        "a step of it would take 3 ms in lanes here, and takes 2 ms alone"
+        "a step of it would take 3 ms in lanes here, and 2 ms by fit"
     )
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from pipeline.engines import rows
-from pipeline.engines.lanes import devices, selfcheck, signature, sizing
+from pipeline.engines.lanes import devices, fit_loop, selfcheck, signature, sizing
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
@@ -81,6 +81,7 @@ class Builder:
         self._built: Counter[Key] = Counter()
         self._compared: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._loop_seconds: float | None = None
 
     def build(self, candidate: Candidate) -> "Future[list[Entry]]":
         """Its models, one for each fold, ready for a lane; raises Refusal, or what building raised."""
@@ -214,8 +215,16 @@ class Builder:
             plain = selfcheck.compare(
                 program, entry.twin, entry.plain, entry.values, batch, orders, self._turns.alone
             )
-        if self._fit_if_faster and (reason := sizing.loses(program, entry.values, plain, self._turns.alone)):
-            raise Refusal(reason)
+        if self._fit_if_faster:
+            by_fit = plain.step + plain.compiling / (program.steps * self._budget.epochs) + self._loop_step()
+            if reason := sizing.loses(program, entry.values, by_fit, self._turns.alone):
+                raise Refusal(reason)
+
+    def _loop_step(self) -> float:
+        """Seconds that Keras's own loop takes a step, whatever the model; measured once."""
+        if self._loop_seconds is None:
+            self._loop_seconds = fit_loop.step_seconds(self._turns.alone)
+        return self._loop_seconds
 
 
 def _batch(split: Split, model: keras.Model, numbers: Array) -> Batch:

@@ -7,7 +7,7 @@ signature's first trial counts, one gradient step of a lane is compared with Ker
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import keras
@@ -35,6 +35,13 @@ _TRIES = 3
 _RANDOM = ("rate", "stddev")
 
 
+class Plain(NamedTuple):
+    """Seconds of a plain model's step on one device, and of compiling it."""
+
+    step: float
+    compiling: float
+
+
 def compare(
     program: Program,
     twin: Twin,
@@ -43,7 +50,7 @@ def compare(
     batch: Batch,
     orders: Any,
     alone: Alone = contextlib.nullcontext,
-) -> float:
+) -> Plain:
     """Does one step both ways; with larger numbers, where classes that Keras does not know have some.
 
     What a class of the user's derives from a small number would hide in the rounding of one step.
@@ -58,7 +65,7 @@ def compare(
         alone: for measuring, while nothing trains.
 
     Returns:
-        The seconds that a step of the plain model takes one device.
+        What the plain model's step took.
 
     Raises:
         Refusal: they differ by more than rounding explains.
@@ -81,7 +88,7 @@ def _compare(
     batch: Batch,
     orders: Any,
     alone: Alone,
-) -> float:
+) -> Plain:
     quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
     state = lanes.start(quiet, [0], [quiet])
@@ -89,14 +96,16 @@ def _compare(
     (after,) = lanes.current(state, [0])
     with _noise_off(plain):
         step = jax.jit(lambda trainable, rest: plain.train_step((trainable, *rest), _given(batch))[1])
+        began = time.perf_counter()
         theirs = _lists_of(step, twin, plain, quiet, after)
+        compiling = time.perf_counter() - began
         with alone():
             seconds = _seconds(step, _state_of(twin, plain, quiet))
         moved = (_lists_of(step, twin, plain, quiet, after, move) for move in range(1, 1 + _MOVES))
         fault = unexplained(_names(twin), _lists(quiet), _lists(after), theirs, moved)
     if fault:
         raise Refusal(f"one step of its twin differs from its own: {fault}")
-    return seconds
+    return Plain(seconds, max(compiling - seconds, 0.0))
 
 
 # Keras's layers whose rate is zero draw nothing, so they do not count draws as those of lanes do.

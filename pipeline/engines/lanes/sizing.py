@@ -128,15 +128,15 @@ def pays(
 def loses(program: Program, values: Values, plain: float, alone: Alone = contextlib.nullcontext) -> str:
     """Why lanes would be the slower way to train a model; empty where they are not.
 
-    plain: seconds of a step of the model alone, which `model.fit` on JAX takes at least. alone: for
-    measuring, while nothing trains.
+    plain: seconds that a step of the model takes by `model.fit` on JAX. alone: for measuring, while nothing
+    trains.
     """
     # An epoch is one call: what a call costs beside its steps is nothing to each of them.
     with alone():
         lane = _lane_share(program, values, _STEPS) - _lane_share(program, values, 0)
     if lane <= plain:
         return ""
-    return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and takes {plain * 1e3:.3g} ms alone"
+    return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and {plain * 1e3:.3g} ms by fit"
 
 
 def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:
