@@ -267,11 +267,12 @@ def test_any_small_table_is_read_or_refused(
     assert math.isfinite(sum(map(float, found.train.weights if found.classes else [1.0])))
 
 
-@pytest.mark.parametrize(("left_out", "searched"), [((), True), (("colour",), False)])
-def test_how_categories_come_in_is_searched_only_where_there_are_any(
-    left_out: tuple[str, ...], searched: bool, tmp_path: Path
+@pytest.mark.parametrize(("towns", "searched"), [(0, False), (3, False), (20, True)])
+def test_how_categories_come_in_is_searched_only_where_a_column_has_many(
+    towns: int, searched: bool, tmp_path: Path
 ) -> None:
-    columns = {name: values for name, values in usual().items() if name not in left_out}
+    columns = {name: values * 10 for name, values in usual().items()}
+    columns["colour"] = [f"town {row % towns}" if towns else "1" for row in range(10 * ROWS)]
     task = tasks.find("table", Source(str(written(tmp_path, columns)), "kind"))
     space = task.read_space(None)
     assert ("categories" in space.searched) is searched

@@ -84,9 +84,14 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
     return made
 
 
+def categories(rules: Sequence[Mapping[str, Any]]) -> list[Sequence[str]]:
+    """The categories of each column that has some."""
+    return [rule["values"] for rule in rules if rule["kind"] == "category"]
+
+
 def tokens(rules: Sequence[Mapping[str, Any]]) -> int:
     """How many codes of categories there are."""
-    return sum(len(rule["values"]) + 1 for rule in rules if rule["kind"] == "category")
+    return sum(len(values) + 1 for values in categories(rules))
 
 
 def is_missing(cells: "pd.Series[Any]") -> Any:

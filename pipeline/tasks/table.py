@@ -25,6 +25,8 @@ from pipeline.tasks.task import Task
 from pipeline.values import Data, Metric, Settings
 
 _EMBEDDED = 8
+# With fewer categories than so many times the numbers of an embedding, it says what one-hot says.
+_ALIKE = 2
 
 UNITS = Parameter("units", "int", 256, "units of each hidden layer", low=1)
 HIDDEN_LAYERS = Parameter("hidden_layers", "int", 3, "how many hidden layers", low=1, high=64)
@@ -85,15 +87,18 @@ def task(source: Source) -> Task:
     for note in whole.notes:
         print(note, flush=True)
     return replace(
-        of_data(_data(whole)),
+        of_data(whole.data, max(map(len, encoding.categories(whole.rules)), default=0)),
         load=lambda size: _data(read(size)),
         form=lambda data: TableForm(whole.rules, whole.example),
         source=source,
     )
 
 
-def of_data(data: Data) -> Task:
-    """The task of rows that are there: classes or a number by the columns of `encoding.encode`."""
+def of_data(data: Data, most: int = 0) -> Task:
+    """The task of rows that are there: classes or a number by the columns of `encoding.encode`.
+
+    most: categories of the column that has the most.
+    """
     classes = bool(data.classes)
     return Task(
         name="table",
@@ -102,7 +107,7 @@ def of_data(data: Data) -> Task:
         load=lambda size: data,
         build=build,
         space="table" if classes else "table_number",
-        idle=() if data.words else (CATEGORIES.name,),
+        idle=() if most > _ALIKE * _EMBEDDED else (CATEGORIES.name,),
     )
 
 
@@ -149,7 +154,7 @@ def _encoded(settings: Settings, data: Data) -> tuple[Any, Any]:
 
 def _categories(place: Any, settings: Settings, data: Data) -> Any:
     tokens = data.words[encoding.CATEGORIES]
-    if settings["categories"] == "embedding":
+    if settings.get(CATEGORIES.name, CATEGORIES.default) == "embedding":
         return keras.layers.Flatten()(keras.layers.Embedding(tokens, _EMBEDDED)(place))
     return keras.layers.CategoryEncoding(tokens, output_mode="multi_hot")(place)
 
