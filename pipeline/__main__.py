@@ -2,8 +2,8 @@
 
     python -m pipeline search --task iris --trials 12
 
-Exit codes: 0 done; 1 the run failed; 2 something given cannot be used, and nothing was trained; 130
-interrupted, 143 terminated.
+Exit codes: 0 done; 1 the run failed; 2 something given cannot be used, and nothing was trained; 75 another
+process has the study; 130 interrupted, 143 terminated.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pipeline import options
+from pipeline import launcher, options
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 from pipeline.stops import Stops
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     stops = Stops()
+    launcher.watch()
     command = ""
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)

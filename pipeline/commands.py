@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pipeline import training
+from pipeline import recovery, training
 from pipeline.closing import Closing, Wish
 from pipeline.engines import choice
 from pipeline.errors import RunError, UserError
@@ -38,6 +38,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         open_search(asked) as job,
         ending(job.parent),
     ):
+        recovery.recover(job)
         if asked["register"]:
             registry.check(job.parent.client, asked["register"], job.task.name)
         trials_done = not job.study.remaining(asked["trials"]) and job.study.closed

@@ -44,4 +44,7 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
     if command == "ablate":
         ablate(asked)
         return None
-    return {"search": commands.search, "ensemble": commands.ensemble}[command](asked)
+    from pipeline.recovery import launched
+
+    with launched():
+        return {"search": commands.search, "ensemble": commands.ensemble}[command](asked)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import samplers, source, storage
+from pipeline import lock, samplers, source, storage
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
@@ -53,11 +53,19 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     start = Origin(
         asked["task"], asked["size"], asked["folds"], asked["epochs"], space.file.name, space.text, given
     )
-    data = task.load(start.size)
-    folds = splits.folds(data, start.folds)
-    client = connect()
-    with storage.connected(asked["storage"] or "", name) as store:
-        yield _open(asked, _Found(name, start, task, space, data, folds), store, client)
+    with _ours(asked, name, asked["wait"] or 0.0):
+        data = task.load(start.size)
+        folds = splits.folds(data, start.folds)
+        client = connect()
+        with storage.connected(asked["storage"] or "", name) as store:
+            yield _open(asked, _Found(name, start, task, space, data, folds), store, client)
+
+
+def _ours(asked: Mapping[str, Any], study: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes out, for a block, unless the study lies where several may train it."""
+    if storage.shared(asked["storage"] or ""):
+        return contextlib.nullcontext()
+    return lock.held(storage.home(study), study, wait)
 
 
 @contextlib.contextmanager
@@ -69,8 +77,8 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
     """
     name = asked["study"]
     storage.check_there(asked["storage"] or "", name)
-    client = connect()
-    with storage.connected(asked["storage"] or "", name) as store:
+    with _ours(asked, name), storage.connected(asked["storage"] or "", name) as store:
+        client = connect()
         start = studies.origin_of(name, store)
         task = find(start.task, source.read(start.source))
         names = [metric.name for metric in task.metrics]

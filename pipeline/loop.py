@@ -3,16 +3,20 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from pipeline import stops
+from pipeline import ledger, stops
 from pipeline.engines.engine import Engine, Event
 from pipeline.errors import RunError
+from pipeline.ledger import Ledger
 from pipeline.progress import ProgressLine
 from pipeline.study import Study
 from pipeline.tracking.recorder import BASELINE, FAILED, FINISHED, KILLED, SEED, TRIAL, Recorder
 from pipeline.values import Candidate, FoldScore, Outcome, Progress
+
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,45 @@ class Rooms:
 def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
     """Trains trials until the study has `trials` of them, or until `deadline`, a point of `time.monotonic()`.
 
-    However it ends, trials under way are closed: an exception or the deadline leaves none running.
+    However it ends, trials under way are closed: an exception or the deadline leaves none running. Those that
+    other processes train are waited for, so that whoever goes on finds the study complete.
     """
+    study, told = rooms.study, Ledger(rooms.progress.say)
+    waits = False
 
     def ask() -> Candidate | None:
-        if not rooms.study.remaining(trials):
-            return None
-        candidate = rooms.study.ask()
-        _begin(rooms.study, rooms.recorder, candidate)
+        candidate = None
+        if not told.down:
+            with told.borne():
+                told.write()
+                candidate = study.ask() if study.remaining(trials) else None
+        if candidate:
+            _begin(study, rooms.recorder, candidate)
         return candidate
 
-    def interrupt(number: int, reason: str) -> None:
-        rooms.study.interrupt(number, reason)
-        rooms.recorder.end(number, KILLED, reason=reason)
+    def more() -> bool:
+        nonlocal waits
+        if told.down:
+            return True
+        with told.borne():
+            told.write()
+            study.queue_left()
+            elsewhere = study.elsewhere()
+            if elsewhere and not waits:
+                rooms.progress.say(f"waiting for {elsewhere} trials that other processes train")
+                waits = True
+            return bool(elsewhere or study.remaining(trials))
+        return True
 
-    drive(rooms.engine, ask, lambda event: _handle(event, rooms), interrupt, deadline)
+    def interrupt(number: int, reason: str) -> None:
+        rooms.recorder.end(number, KILLED, reason=reason)
+        told.tell(lambda: study.interrupt(number, reason))
+
+    with ledger.alive(study):
+        try:
+            drive(rooms.engine, ask, lambda event: _handle(event, rooms, told), interrupt, deadline, more)
+        finally:
+            told.close()
 
 
 def drive(
@@ -54,6 +82,7 @@ def drive(
     handle: Callable[[Event], bool],
     interrupt: Callable[[int, str], None],
     deadline: float = math.inf,
+    more: Callable[[], bool] = lambda: False,
 ) -> None:
     """Keeps an engine busy until there is nothing more to train.
 
@@ -63,6 +92,7 @@ def drive(
         handle: takes an event; whether its trial is over.
         interrupt: takes the number of a trial that is ended from outside, and the reason.
         deadline: a point of `time.monotonic()` after which nothing goes on.
+        more: whether there may be something to train later, where there is nothing now.
     """
     running: set[int] = set()
     reason = "the search failed"
@@ -73,7 +103,9 @@ def drive(
                 running.add(candidate.number)
                 engine.add(candidate)
             if not running:
-                return
+                if not more():
+                    return
+                time.sleep(_PAUSE_SECONDS)
             for event in engine.step():
                 if event.number in running and handle(event):
                     running.discard(event.number)
@@ -100,49 +132,78 @@ def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:
     )
 
 
-def _handle(event: Event, rooms: Rooms) -> bool:
+def _handle(event: Event, rooms: Rooms, told: Ledger) -> bool:
     """Records an event; whether its trial is over."""
     match event:
         case Outcome():
-            _finish(event, rooms)
+            _finish(event, rooms, told)
             return True
         case Progress():
             rooms.recorder.epoch(event)
             rooms.progress.epoch(event)
             # With folds, a trial's epochs come fold after fold: only whole folds can be compared.
             return rooms.folds == 1 and _pruned(
-                rooms, event.number, event.objective, f"epoch {event.epoch}", rooms.epochs - 1 - event.epoch
+                rooms,
+                told,
+                event.number,
+                event.objective,
+                f"epoch {event.epoch}",
+                rooms.epochs - 1 - event.epoch,
             )
         case FoldScore():
             return _pruned(
-                rooms, event.number, event.value, f"fold {event.fold}", rooms.folds - 1 - event.fold
+                rooms, told, event.number, event.value, f"fold {event.fold}", rooms.folds - 1 - event.fold
             )
 
 
-def _pruned(rooms: Rooms, number: int, value: float, step: str, left: int) -> bool:
+def _pruned(rooms: Rooms, told: Ledger, number: int, value: float, step: str, left: int) -> bool:
     """Reports an intermediate value; whether the pruner ended the trial. left: steps still to come."""
     if rooms.pruner == "none":
         # A report costs a write to the study's storage; nobody would read it, and MLflow has the curve.
         return False
-    given_up = rooms.study.report(number, value, int(step.split()[1]))
+    given_up = False
+    if not told.down:
+        with told.borne():
+            given_up = rooms.study.report(number, value, int(step.split()[1]))
     if not given_up or not left:
         # A trial that is done anyway is worth more finished than pruned.
         return False
     reason = f"pruned by {rooms.pruner} after {step}: {value:.6g}"
     rooms.engine.drop(number)
-    rooms.study.prune(number, reason)
-    rooms.recorder.end(number, KILLED, reason=reason)
+    rooms.recorder.end(number, KILLED, reason=reason, note={"number": number, "pruned": reason})
+    _tell(rooms, told, number, lambda: rooms.study.prune(number, reason))
     rooms.progress.trial(number, reason, None)
     return True
 
 
-def _finish(outcome: Outcome, rooms: Rooms) -> None:
+def _tell(rooms: Rooms, told: Ledger, number: int, act: Callable[[], None]) -> None:
+    """Tells the study how a trial ended, and then lets its record go on to MLflow."""
+
+    def both() -> None:
+        act()
+        rooms.recorder.release(number)
+
+    told.tell(both)
+
+
+def _finish(outcome: Outcome, rooms: Rooms, told: Ledger) -> None:
     recorder, progress = rooms.recorder, rooms.progress
-    rooms.study.tell(outcome)
+    note: Mapping[str, Any] = {
+        "number": outcome.number,
+        "failure": outcome.failure,
+        "value": outcome.value,
+        "replay": asdict(outcome.replay) if outcome.replay else None,
+    }
     if outcome.failure:
         recorder.end(
-            outcome.number, FAILED, reason=outcome.failure, folder=outcome.folder, detail=outcome.detail
+            outcome.number,
+            FAILED,
+            reason=outcome.failure,
+            folder=outcome.folder,
+            detail=outcome.detail,
+            note=note,
         )
+        _tell(rooms, told, outcome.number, lambda: rooms.study.tell(outcome))
         progress.trial(outcome.number, f"failed: {outcome.failure}", None)
         return
     best = {f"best_{name}": value for name, value in outcome.metrics.items() if name.startswith("val_")}
@@ -158,7 +219,9 @@ def _finish(outcome: Outcome, rooms: Rooms) -> None:
         },
         files=tuple(file for file in (outcome.model_file, outcome.predictions_file) if file),
         folder=outcome.folder,
+        note=note,
     )
+    _tell(rooms, told, outcome.number, lambda: rooms.study.tell(outcome))
     progress.trial(
         outcome.number,
         f"completed: {outcome.value:.4f} at epoch {outcome.best_epoch} in {outcome.seconds:.1f} s",

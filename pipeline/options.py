@@ -260,6 +260,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         _STUDY,
         _STORAGE,
         Option("timeout", "", "seconds after which no trial goes on; none if empty", _seconds),
+        Option("wait", "", "seconds to wait for another process that has the study; none if empty", _seconds),
         Option("folds", "1", "folds over the training rows that score a trial", _whole(1, 100)),
         _MEMBERS,
         Option(

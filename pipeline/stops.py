@@ -17,6 +17,11 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def asked() -> bool:
+    """Whether a stop was asked for: what ends then has seconds for it."""
+    return _asked.is_set()
+
+
 class Stops:
     """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, and lets no later one disturb the end.
 

@@ -6,13 +6,17 @@ A journal answers `ask` about ten times faster than SQLite on one machine, and n
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
@@ -23,6 +27,9 @@ Storage = BaseStorage
 # A study's name is a folder's name too, on every system.
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _CONNECT_SECONDS = 10
+BEAT_SECONDS = 15
+"""How often a process shows that it lives, where several may train one study."""
+_GRACE_SECONDS = 4 * BEAT_SECONDS
 
 
 def check_name(study: str) -> None:
@@ -69,6 +76,21 @@ def connected(url: str, study: str) -> Iterator[Storage]:
         if isinstance(opened, RDBStorage):
             opened.remove_session()
             opened.engine.dispose()
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a database does not answer now and may do so later."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OperationalError | InterfaceError):
+            return "sqlite3." not in str(cause) or "database is locked" in str(cause)
+        cause = cause.__cause__
+    return False
+
+
+def shared(url: str) -> bool:
+    """Whether several processes may train one study there; elsewhere its lock keeps others out."""
+    return (url or os.environ.get("PIPELINE_STORAGE", "")).startswith("postgresql")
 
 
 def is_there(url: str, study: str) -> bool:
@@ -124,10 +146,20 @@ def _database(url: str) -> Storage:
         raise UserError(f"{place}: must be a database URL such as postgresql://user@host/name")
     if re.fullmatch(r"sqlite(\+\w+)?://(/?|/:memory:)", url):
         raise UserError(f"{place}: names no file, so the study would be lost at the end")
-    # psycopg waits for ever by default; other drivers don't know the option.
-    arguments = {"connect_timeout": _CONNECT_SECONDS} if url.startswith("postgresql") else {}
+    # psycopg waits for ever by default.
+    postgresql = url.startswith("postgresql")
+    # A server may be started anew between two questions: a connection is tried before it is used.
+    engine: dict[str, Any] = {"connect_args": {"connect_timeout": _CONNECT_SECONDS}, "pool_pre_ping": True}
     try:
-        return RDBStorage(url, engine_kwargs={"connect_args": arguments})
+        with warnings.catch_warnings():
+            # That Optuna may change how processes show that they live, the pin takes care of.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(
+                url,
+                engine_kwargs=engine if postgresql else None,
+                heartbeat_interval=BEAT_SECONDS if postgresql else None,
+                grace_period=_GRACE_SECONDS if postgresql else None,
+            )
     except ImportError:
         scheme = urlsplit(url).scheme
         raise UserError(f"{place}: the database driver for {scheme} is not installed") from None

@@ -1,22 +1,28 @@
 """One Optuna study as the search loop uses it: candidates out, results in, and what it is tied to.
 
 A study's record holds everything that a later run needs to go on: the space it was started with, each
-trial's settings, seed and reason, and the MLflow run that shows it.
+trial's settings, seed and reason, and the MLflow run that shows it. A trial that was interrupted waits in it,
+with its number, settings and seed, until it is asked for again.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import samplers
 from pipeline.seeds import derived
 from pipeline.space import Space
-from pipeline.values import Candidate, Outcome, Settings
+from pipeline.values import Candidate, Outcome, Replay, Settings
 
 _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
     "settings",
@@ -46,7 +52,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Counts:
-    """Trials by how they ended; interrupted ones are in none of them."""
+    """Trials by how they ended; those that wait to be trained again are in none of them."""
 
     completed: int
     pruned: int
@@ -71,12 +77,16 @@ class Study:
     ) -> None:
         self._study = study
         self._storage = storage
+        # Where several processes may train one study, each shows that it lives.
+        beats = isinstance(storage, BaseHeartbeat) and storage.get_heartbeat_interval()
+        self._hearts: Any = storage if beats else None
         self._space = space
         self._sampler = sampler
         self._seed = seed
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self._asked: dict[int, Trial] = {}
         self._running: set[int] = set()
+        self._suspected: dict[int, float] = {}
 
     @property
     def name(self) -> str:
@@ -143,28 +153,91 @@ class Study:
     def remaining(self, trials: int) -> int:
         """How many trials are still to be asked for: up to `trials` in all, or to a grid's last point.
 
-        Of the trials that the record calls running, only this process's own count: the others may have
-        been left behind by a process that was killed.
+        Trials under way count, wherever they train; those that a process left which is gone wait again, see
+        `queue_left`.
         """
-        left = trials - self.counts().total - len(self._running)
-        points = samplers.points(self._sampler, self._space.searched) - len(self._taken())
+        known = self._trials()
+        waiting = sum(trial.state == TrialState.WAITING for trial in known)
+        running = sum(trial.state == TrialState.RUNNING for trial in known)
+        points = samplers.points(self._sampler, self._space.searched) - len(self._taken()) + waiting
+        left = trials - self.counts().total - running
         return max(0, int(min(left, points + (1 if self._wants_baseline() else 0))))
 
+    def under_way(self) -> list[int]:
+        """The trials that are trained now, here or elsewhere."""
+        return [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
+
+    def elsewhere(self) -> int:
+        """How many trials other processes train."""
+        return len(set(self.under_way()) - self._running)
+
     def ask(self) -> Candidate:
-        """The next trial: the baseline first, if the space has one; then whatever the sampler draws."""
+        """The next trial: what waits first; then the baseline, if the space has one; then a new draw."""
+        for trial in self._trials():
+            if trial.state == TrialState.WAITING and self._takes(trial._trial_id):
+                return self._asked_again(trial)
         if self._wants_baseline():
             return self._ask_baseline()
-        number = len(self._trials())
-        self._study.sampler = samplers.make_sampler(
-            self._sampler, self._space.searched, self._seed, number, self._taken()
-        )
-        trial = self._study.ask(dict(self._space.searched))
-        self._asked[trial.number] = trial
-        self._running.add(trial.number)
-        settings, seed = self._space.complete(trial.params), derived(self._seed, trial.number)
-        trial.set_user_attr(_SETTINGS, json.dumps(settings))
-        trial.set_user_attr(_SEED, seed)
-        return Candidate(trial.number, seed, settings)
+        return self._draw(self._created({}))
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may train it."""
+        return bool(self._hearts)
+
+    def queue_left(self) -> list[int]:
+        """Queues what a process that is gone was training; the trials' numbers.
+
+        Where several processes may train the study, one that has not shown a sign of life for some time is
+        gone; elsewhere the study's lock says that there is no other.
+        """
+        running = {
+            trial._trial_id: trial.number
+            for trial in self._trials()
+            if trial.state == TrialState.RUNNING and trial.number not in self._running
+        }
+        if self._hearts and running:
+            running = {trial_id: running[trial_id] for trial_id in self._stale() if trial_id in running}
+        for number in running.values():
+            self.interrupt(number, "its process was gone")
+        return list(running.values())
+
+    def _stale(self) -> list[int]:
+        """Ids of trials whose process shows no sign of life.
+
+        Seen twice, some time apart: where the storage itself did not answer, all of them seem so at first.
+        """
+        now = time.monotonic()
+        stale = self._hearts._get_stale_trial_ids(self._study_id)
+        self._suspected = {trial_id: self._suspected.get(trial_id, now) for trial_id in stale}
+        patience = 2 * self._hearts.get_heartbeat_interval()
+        return [trial_id for trial_id, since in self._suspected.items() if now - since > patience]
+
+    def settle(self, note: Mapping[str, Any]) -> bool:
+        """Notes how a trial ended that a process which is gone could not tell; whether it is so now.
+
+        note: as the search has written it: number, and `pruned`, or failure, value and replay.
+        """
+        number = int(note["number"])
+        trial = next(trial for trial in self._trials() if trial.number == number)
+        if trial.state.is_finished():
+            # It was told, or another process has trained it again meanwhile.
+            same = TrialState.PRUNED if "pruned" in note else TrialState.COMPLETE
+            same = TrialState.FAIL if note.get("failure") else same
+            value = note.get("value")
+            return trial.state == same and (same != TrialState.COMPLETE or trial.values == [value])
+        if "pruned" in note:
+            self.prune(number, str(note["pruned"]))
+        else:
+            replay = Replay(**note["replay"]) if note["replay"] else None
+            self.tell(Outcome(number, str(note["failure"]), value=float(note["value"]), replay=replay))
+        return True
+
+    def beat(self) -> None:
+        """Shows that this process lives, to others on the same storage."""
+        if self._hearts:
+            for number in tuple(self._running):
+                self._hearts.record_heartbeat(self._trial_id(number))
 
     def drawn(self, candidate: Candidate) -> Settings:
         """What is particular to this trial: the searched settings, or all of the baseline's."""
@@ -189,10 +262,16 @@ class Study:
             self._end(outcome.number, TrialState.FAIL, outcome.failure)
             return
         if outcome.replay:
-            self._storage.set_trial_user_attr(self._trial_id(outcome.number), _REPLAY, asdict(outcome.replay))
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self._storage.set_trial_user_attr(
+                    self._trial_id(outcome.number), _REPLAY, asdict(outcome.replay)
+                )
             if (self.lanes or 0) < outcome.replay.lanes:
                 self._study.set_user_attr(_LANES, outcome.replay.lanes)
-        self._study.tell(outcome.number, outcome.value)
+        # Told before, where the storage answered too late.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._ours_again(outcome.number)
+            self._study.tell(outcome.number, outcome.value, skip_if_finished=True)
         self._running.discard(outcome.number)
 
     def prune(self, number: int, reason: str) -> None:
@@ -200,27 +279,83 @@ class Study:
         self._end(number, TrialState.PRUNED, reason)
 
     def interrupt(self, number: int, reason: str) -> None:
-        """Notes that a trial under way was ended from outside; it counts for nothing."""
-        self._storage.set_trial_user_attr(self._trial_id(number), _INTERRUPTED, value=True)
-        self._end(number, TrialState.FAIL, reason)
-
-    def _end(self, number: int, state: TrialState, reason: str) -> None:
-        self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
-        self._study.tell(number, state=state)
+        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
+        trial_id = self._trial_id(number)
+        self._storage.set_trial_user_attr(trial_id, _REASON, reason)
+        self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         self._running.discard(number)
 
+    def _end(self, number: int, state: TrialState, reason: str) -> None:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
+            self._ours_again(number)
+            self._study.tell(number, state=state, skip_if_finished=True)
+        self._running.discard(number)
+
+    def _ours_again(self, number: int) -> None:
+        """Takes back what seemed to be left by a process that was gone."""
+        trial_id = self._trial_id(number)
+        if self._storage.get_trial(trial_id).state == TrialState.WAITING:
+            self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+
     def _ask_baseline(self) -> Candidate:
-        # A RUNNING trial keeps the number while it trains; it has no distributions, as its settings may
-        # lie outside of every range.
+        # It has no distributions, as its settings may lie outside of every range.
         settings = self._space.published(self._space.baseline or {})
-        attributes = {samplers.BASELINE: True, _SETTINGS: json.dumps(settings)}
-        template = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
-        trial_id = self._storage.create_new_trial(self._study_id, template)
+        trial_id = self._created({samplers.BASELINE: True, _SETTINGS: json.dumps(settings)})
+        return self._begun(trial_id, settings)
+
+    def _asked_again(self, trial: FrozenTrial) -> Candidate:
+        """A trial that waited and is now ours."""
+        if _SETTINGS not in trial.user_attrs:
+            # Its process was gone before all was drawn, or somebody has queued it with some parameters.
+            return self._draw(trial._trial_id)
+        if samplers.BASELINE not in trial.user_attrs:
+            self._asked[trial.number] = Trial(self._study, trial._trial_id)
+        return self._begun(trial._trial_id, settings_of(trial))
+
+    def _draw(self, trial_id: int) -> Candidate:
+        """Every parameter that the trial has not, by the sampler."""
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._study.sampler = samplers.make_sampler(
+            self._sampler, self._space.searched, self._seed, number, self._taken()
+        )
+        trial = Trial(self._study, trial_id)
+        for name, searched in self._space.searched.items():
+            _suggest(trial, name, searched)
+        self._asked[number] = trial
+        settings = self._space.complete(trial.params)
+        trial.set_user_attr(_SETTINGS, json.dumps(settings))
+        return self._begun(trial_id, settings)
+
+    def _begun(self, trial_id: int, settings: Settings) -> Candidate:
         number = self._storage.get_trial_number_from_id(trial_id)
         seed = derived(self._seed, number)
         self._storage.set_trial_user_attr(trial_id, _SEED, seed)
         self._running.add(number)
         return Candidate(number, seed, settings)
+
+    def _created(self, attributes: Settings) -> int:
+        """The id of a new trial, which is ours."""
+        if not self._hearts:
+            return self._storage.create_new_trial(
+                self._study_id, create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes))
+            )
+        while True:
+            # It waits until it has shown its first sign of life: there is no moment at which it would stay
+            # behind for good.
+            template = create_trial(state=TrialState.WAITING, user_attrs=dict(attributes))
+            trial_id = self._storage.create_new_trial(self._study_id, template)
+            if self._takes(trial_id):
+                return trial_id
+
+    def _takes(self, trial_id: int) -> bool:
+        """Whether a trial that waits is ours now; another process may be quicker."""
+        if self._hearts:
+            self._hearts.record_heartbeat(trial_id)
+        try:
+            return self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        except UpdateFinishedTrialError:
+            return False
 
     def _wants_baseline(self) -> bool:
         return self._space.baseline is not None and not any(
@@ -228,20 +363,25 @@ class Study:
         )
 
     def _taken(self) -> list[dict[str, Any]]:
-        """The drawn parameters of every trial that counts or is under way here."""
+        """The drawn parameters of every trial."""
         return [dict(trial.params) for trial in self._counted() if samplers.BASELINE not in trial.user_attrs]
 
     def _counted(self) -> list[FrozenTrial]:
-        """The trials that ended of themselves, and those under way in this process."""
-        return [
-            trial
-            for trial in self._trials()
-            if trial.number in self._running
-            or (trial.state.is_finished() and _INTERRUPTED not in trial.user_attrs)
-        ]
+        """Every trial, but those that studies of before ended where they were interrupted."""
+        return [trial for trial in self._trials() if _INTERRUPTED not in trial.user_attrs]
 
     def _trials(self) -> Sequence[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+
+
+def _suggest(trial: Trial, name: str, searched: BaseDistribution) -> None:
+    """Draws a parameter, unless the trial has it."""
+    if isinstance(searched, FloatDistribution):
+        trial.suggest_float(name, searched.low, searched.high, step=searched.step, log=searched.log)
+    elif isinstance(searched, IntDistribution):
+        trial.suggest_int(name, searched.low, searched.high, step=searched.step, log=searched.log)
+    elif isinstance(searched, CategoricalDistribution):
+        trial.suggest_categorical(name, searched.choices)

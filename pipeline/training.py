@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipeline import loop, samplers, started
+from pipeline import loop, samplers, started, storage
 from pipeline.engines import callbacks, choice
 from pipeline.engines.choice import Order
 from pipeline.engines.engine import Engine
@@ -17,7 +17,7 @@ from pipeline.job import Job
 from pipeline.progress import ProgressLine
 from pipeline.secrets import redacted
 from pipeline.stored import Stored
-from pipeline.tracking import trials
+from pipeline.tracking import outbox, trials
 from pipeline.tracking.apart import Process, opened_writer
 from pipeline.tracking.curves import CurveFiles
 from pipeline.tracking.recorder import FAILED, FINISHED, MEMBER, REFIT, Recorder
@@ -45,8 +45,8 @@ def train_trials(job: Job, deadline: float, apart: Process | None) -> float:
     # All modules are there to stay: no collection has to look through them again.
     gc.freeze()
     with (
-        choice.opened(replace(_order(job, job.folds), until=deadline)) as engine,
-        contextlib.closing(Recorder(job.parent, len(job.folds), apart, _curve_files(job))) as recorder,
+        _recorder(job, len(job.folds), apart) as recorder,
+        choice.opened(replace(_order(job, job.folds), until=deadline), recorder.folder) as engine,
     ):
         rooms = loop.Rooms(
             study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
@@ -86,8 +86,8 @@ def train_finalists(job: Job, finalists: Sequence[Finalist], deadline: float) ->
         print(f"training {len(finalists)} members after the trials", flush=True)
     with (
         opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
-        choice.opened(_order(job, (job.data,))) as engine,
-        contextlib.closing(Recorder(job.parent, 1, apart, _curve_files(job))) as recorder,
+        _recorder(job, 1, apart) as recorder,
+        choice.opened(_order(job, (job.data,)), recorder.folder) as engine,
     ):
         train(finalists, engine, recorder, deadline)
         last = engine.times().last
@@ -118,11 +118,17 @@ def train_again(job: Job, stored: Stored, members: Sequence[Member]) -> frozense
         data = replace(job.data, train=job.data.train.joined(job.data.validation))
         with (
             opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
-            choice.opened(_order(job, (data,))) as engine,
-            contextlib.closing(Recorder(job.parent, 1, apart, _curve_files(job))) as recorder,
+            _recorder(job, 1, apart) as recorder,
+            choice.opened(_order(job, (data,)), recorder.folder) as engine,
         ):
             train(wanted, engine, recorder)
     return frozenset(map(Member.of, trials.ended(job.parent, REFIT))) & frozenset(members)
+
+
+def _recorder(job: Job, folds: int, apart: Process | None) -> contextlib.AbstractContextManager[Recorder]:
+    """What writes to MLflow by way of the study's own folder."""
+    box = outbox.new(storage.home(job.study.name) / outbox.HOME)
+    return contextlib.closing(Recorder(job.parent, folds, apart, _curve_files(job), outbox=box))
 
 
 def _order(job: Job, folds: tuple[Data, ...]) -> Order:

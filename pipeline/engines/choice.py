@@ -79,10 +79,13 @@ def check(asked: str, task: Task) -> None:
 
 
 @contextlib.contextmanager
-def opened(order: Order) -> Iterator[Engine]:
-    """The engine, with a folder for the models it makes until they are fetched; for a block."""
+def opened(order: Order, within: Path | None = None) -> Iterator[Engine]:
+    """The engine, with a folder for the models it makes until they are fetched; for a block.
+
+    within: where that folder is made, on the disk to which they are moved; the system's if None.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="regatta-") as folder,
+        tempfile.TemporaryDirectory(prefix="regatta-", dir=within) as folder,
         contextlib.closing(_make(order, Path(folder))) as engine,
     ):
         yield engine

@@ -5,21 +5,22 @@ the search's own process it would hold up the thread that keeps the lanes busy.
 """
 
 import contextlib
+import json
 import os
-import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from typing import IO
+from pathlib import Path
 
 from pipeline.secrets import first_line
 from pipeline.tracking.connection import reconnect
-from pipeline.tracking.writer import Message, Writer, obey
+from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.writer import Writer, obey
 
 _PROGRAM = "from pipeline.tracking.apart import main; main()"
+_END, _GIVE_UP = "end", "give up"
 
 
 @contextlib.contextmanager
@@ -31,12 +32,15 @@ def opened_writer(*, lanes: bool) -> "Iterator[Process | None]":
     if not lanes:
         yield None
         return
-    with contextlib.closing(Process()) as process:
+    process = Process()
+    try:
         yield process
+    finally:
+        process.close()
 
 
 class Process:
-    """Takes messages for a writer; what failed is in `failure`. Ended by `close`.
+    """Writes what an outbox holds; what failed is in `failure`. Ended by `close`.
 
     It takes some seconds to start, and may be started before there is anything to write.
     """
@@ -53,46 +57,39 @@ class Process:
             # A terminal's Ctrl-C is for the search, which then says how its trials ended.
             start_new_session=True,
         )
-        self._messages: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=run, name=f"writer's {name}", daemon=True)
-            for name, run in (("mouth", self._tell), ("ear", self._listen))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._ear = threading.Thread(target=self._listen, name="writer's ear", daemon=True)
+        self._ear.start()
 
-    def begin(self, store: str, parent: str, experiment: str) -> None:
+    def begin(self, store: str, parent: str, experiment: str, outbox: Path) -> None:
         """First of all, once: what to write under.
 
         Args:
             store: MLflow's URI, with its password.
             parent: the parent's run id.
             experiment: the parent's.
+            outbox: the folder of one that this process has open.
         """
-        self._messages.put((store, parent, experiment))
+        self._tell(json.dumps([store, parent, experiment, str(outbox)]))
 
-    def put(self, message: Message) -> None:
-        self._messages.put(message)
+    def close(self, patience: float | None = None) -> None:
+        """Returns when everything is written, or cannot be.
 
-    def close(self) -> None:
-        """Returns when everything is written, or cannot be."""
-        self._messages.put(None)
-        for thread in self._threads:
-            thread.join()
+        patience: seconds after which what a store that does not answer has not got is left in the outbox;
+        None to wait for ever.
+        """
+        self._tell(_END)
+        self._ear.join(patience)
+        if self._ear.is_alive():
+            self._tell(_GIVE_UP)
+            self._ear.join()
 
-    def _tell(self) -> None:
-        """Sends the messages, the last one None, at the pace at which they are read."""
+    def _tell(self, line: str) -> None:
         pipe = self._process.stdin
-        message: object = ()
         # A process that is gone is the other thread's to tell.
-        with contextlib.suppress(OSError):
-            while pipe and message is not None:
-                message = self._messages.get()
-                pickle.dump(message, pipe)
-                pipe.flush()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if pipe:
-                pipe.close()
+                pipe.write(f"{line}\n".encode())
+                pipe.flush()
 
     def _listen(self) -> None:
         """Waits for the end of the process, and why it ended."""
@@ -103,6 +100,9 @@ class Process:
         code = self._process.wait()
         if code:
             self.failure = said or f"the process that writes there ended with exit code {code}"
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
 
 
 def main() -> None:
@@ -113,26 +113,35 @@ def main() -> None:
     # What MLflow prints is not the answer.
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    source = sys.stdin.buffer
-    try:
-        store, parent, experiment = pickle.load(source)  # noqa: S301  # from the process that started this one
-    except (EOFError, TypeError):
+    first = sys.stdin.readline().strip()
+    if first in ("", _END):
         return  # there was nothing to write
-    inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(source, inbox), daemon=True).start()
+    store, parent, experiment, folder = json.loads(first)
+    over, given_up = threading.Event(), threading.Event()
+    threading.Thread(target=_read, args=(over, given_up), daemon=True).start()
     try:
-        obey(Writer(reconnect(store), parent, experiment), inbox.get)
+        outbox = Outbox(Path(folder))
+        writer = Writer(reconnect(store), parent, experiment, outbox)
+        obey(writer, outbox, over.is_set, _say, given_up.is_set)
     except Exception as error:  # whatever it is, the search tells it
         answer.write(first_line(error))
         answer.close()
         sys.exit(1)
 
 
-def _read(source: IO[bytes], inbox: "queue.SimpleQueue[Message | None]") -> None:
-    """Hands messages on; a pipe that ends without None is of a search that was killed."""
-    try:
-        while message := pickle.load(source):  # noqa: S301  # from the process that started this one
-            inbox.put(message)
-    except (EOFError, pickle.UnpicklingError):
-        pass
-    inbox.put(None)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _read(over: threading.Event, given_up: threading.Event) -> None:
+    """Hears how it is to end; a pipe that ends before is of a search that was killed.
+
+    Then the next search has the outbox, and this process must be out of its way.
+    """
+    for line in sys.stdin:
+        if line.strip() == _END:
+            over.set()
+        elif line.strip() == _GIVE_UP:
+            given_up.set()
+    if not over.is_set():
+        os._exit(0)

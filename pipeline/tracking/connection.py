@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,79 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipeline import stops
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
+# A search bears a store that does not answer for so long, where it cannot go on without it.
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
+# What MLflow's own server says where its database or its disk fails it, and a proxy before it.
+_OUTAGES = frozenset(
+    {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
+)
+_FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
 
 
 class Client:
     """MLflow's client by its own methods, whose failures are RunErrors of one line.
 
     Stores fail in families of their own: HTTP, databases, files.
+
+    Args:
+        client: MLflow's.
+        patience: seconds for which a store that does not answer is asked again.
     """
 
-    def __init__(self, client: MlflowClient) -> None:
-        self._client = client
+    def __init__(self, client: MlflowClient, patience: float = 0.0) -> None:
+        self._client, self._patience = client, patience
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._client, name)
         return self._guarded(found) if callable(found) else found
 
-    @staticmethod
-    def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    @property
+    def impatient(self) -> "Client":
+        """The same client, for one who bears a store that does not answer by himself."""
+        return Client(self._client)
+
+    def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return method(*args, **kwargs)
-            except Exception as error:
-                raise RunError(f"MLflow: {first_line(error)}") from error
+            began, told = time.monotonic(), False
+            while True:
+                try:
+                    found = method(*args, **kwargs)
+                except Exception as error:
+                    failed = RunError(f"MLflow: {first_line(error)}")
+                    failed.__cause__ = error
+                    late = time.monotonic() - began > self._patience
+                    if late or stops.asked() or not is_outage(failed):
+                        raise failed from error
+                    if not told:
+                        print(f"{failed}; it is asked again for {self._patience:.0f} s", flush=True)
+                        told = True
+                    time.sleep(_PAUSE_SECONDS)
+                else:
+                    if told:
+                        print(f"MLflow answers again after {time.monotonic() - began:.0f} s", flush=True)
+                    return found
 
         return guarded
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a store does not answer now and may do so later; not where it refuses, or a disk is full."""
+    while isinstance(error, RunError) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error)
+    if "sqlite3." in text:
+        return "database is locked" in text
+    if isinstance(error, MlflowException):
+        return error.error_code in _OUTAGES
+    family = type(error).__module__.partition(".")[0]
+    return isinstance(error, ConnectionError | TimeoutError) or family in _FAMILIES
 
 
 def connect() -> Client:
@@ -66,7 +110,7 @@ def connect() -> Client:
     except Exception as error:
         # Database drivers and HTTP clients raise families of their own.
         raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {first_line(error)}") from None
-    return Client(client)
+    return Client(client, _PATIENCE_SECONDS)
 
 
 def reconnect(uri: str) -> Client:
@@ -76,7 +120,8 @@ def reconnect(uri: str) -> Client:
 
 
 def _hush() -> None:
-    """Keeps MLflow from telling what is told better elsewhere."""
+    """Keeps MLflow from telling what is told better elsewhere, and from waiting minutes in silence."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # A fresh SQLite store tells every step of its making.
     logging.getLogger("alembic").setLevel(logging.WARNING)

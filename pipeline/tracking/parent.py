@@ -53,6 +53,11 @@ class Parent:
         self._resuming = resuming
         self._before = str(run.info.status) if resumed else "FAILED"
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The ids of the parent and of the run of this continuation."""
+        return tuple(filter(None, (self.run_id, self._resuming)))
+
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -107,7 +112,7 @@ class Parent:
 
     def end(self, status: str, reason: str = "") -> None:
         """Ends the parent, and the run of this continuation with it."""
-        for run_id in filter(None, (self.run_id, self._resuming)):
+        for run_id in self.runs:
             if reason:
                 self.client.set_tag(run_id, REASON, reason)
             self.client.set_terminated(run_id, status)

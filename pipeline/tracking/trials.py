@@ -12,7 +12,10 @@ from mlflow.entities import Run
 
 from pipeline.errors import RunError
 from pipeline.secrets import first_line
-from pipeline.tracking.parent import Parent
+from pipeline.tracking.parent import REASON, Parent
+from pipeline.tracking.recorder import MEMBER, REFIT, TRIAL
+
+_LABELS = (TRIAL, MEMBER, REFIT)
 
 
 def fetch(parent: Parent, tag: str, label: object, name: str, folder: Path) -> Path:
@@ -63,6 +66,33 @@ def ended(parent: Parent, tag: str, statuses: Collection[str] = ("FINISHED",)) -
         token = page.token
         if not token:
             return labels
+
+
+def close_left(parent: Parent, alive: Collection[str], reason: str) -> int:
+    """Closes the children that a process which is gone has left running; how many.
+
+    alive: labels of the trials that are under way.
+    """
+    left: list[Run] = []
+    token = None
+    while True:
+        page = parent.client.search_runs(
+            [parent.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'",
+            page_token=token,
+        )
+        left += [
+            run
+            for run in page
+            if any(name in run.data.tags for name in _LABELS) and run.data.tags.get(TRIAL) not in alive
+        ]
+        token = page.token
+        if not token:
+            break
+    for run in left:
+        parent.client.set_tag(run.info.run_id, REASON, reason)
+        parent.client.set_terminated(run.info.run_id, "KILLED")
+    return len(left)
 
 
 def _child(parent: Parent, tag: str, label: object) -> Run:

@@ -1,0 +1,359 @@
+"""Records wait on disk until MLflow has them, whatever is killed and whatever does not answer."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from sqlalchemy.exc import OperationalError
+
+from pipeline.errors import RunError
+from pipeline.tracking import outbox
+from pipeline.tracking.connection import connect, is_outage
+from pipeline.tracking.outbox import Outbox, Record
+from pipeline.tracking.parent import Parent, open_parent
+from pipeline.tracking.recorder import FINISHED, TRIAL, Recorder
+from pipeline.tracking.writer import Writer, obey
+from pipeline.values import Progress
+
+
+@pytest.fixture
+def parent(workplace: Path) -> Parent:
+    return open_parent(connect(), "s", "iris", "")
+
+
+def children(parent: Parent) -> list[mlflow.entities.Run]:
+    return list(
+        parent.client.search_runs(
+            [parent.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{TRIAL}` LIKE '%'",
+        )
+    )
+
+
+def delivered(parent: Parent, box: Outbox, *, again: bool = True, say: Callable[[str], None] = print) -> None:
+    client = parent.client.impatient
+    obey(Writer(client, parent.run_id, parent.experiment_id, box, again=again), box, lambda: True, say)
+
+
+def start(number: int) -> Record:
+    return Record(number, "start", ("t", {"a": 1}, {TRIAL: str(number)}, 1_000 + number))
+
+
+def epoch(number: int, place: int) -> Record:
+    return Record(number, "epoch", ({"loss": 1.0 / (1 + place)}, place, 2_000 + place, None, 0))
+
+
+def end(number: int, files: str = "", status: str = FINISHED) -> Record:
+    return Record(number, "end", (status, "", {"best": 0.5}, "", 3_000, files))
+
+
+def a_trial(number: int, epochs: int = 3) -> list[Record]:
+    return [start(number), *(epoch(number, place) for place in range(epochs)), end(number)]
+
+
+# What is put in
+
+
+def test_records_come_out_in_their_order_and_stay_until_they_are_forgotten(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put(a_trial(0))
+        box.put(a_trial(1))
+        found = box.after(0, 100)
+        assert [record for _, record in found] == [*a_trial(0), *a_trial(1)]
+        assert box.after(found[4][0], 2) == found[5:7]
+        box.done(found[4][0])
+        assert box.waiting() == 5
+        assert box.after(0, 100) == found[5:]
+
+
+def test_what_is_put_in_is_there_for_the_next_process(tmp_path: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from pipeline.tracking.outbox import Outbox, Record
+box = Outbox(Path({str(tmp_path / "box")!r}))
+box.put([Record(0, "epoch", ({{"loss": 0.5}}, 0, 1, None, 0))])
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    with closing(Outbox(tmp_path / "box")) as box:
+        assert [record.arguments[0] for _, record in box.after(0, 10)] == [{"loss": 0.5}]
+
+
+def test_an_end_is_held_back_until_the_study_knows(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put(a_trial(0), note={"number": 0, "value": 0.25})
+        box.put([start(1)])
+        seen = box.after(0, 100)
+        assert [record.method for _, record in seen] == ["start", "epoch", "epoch", "epoch", "start"]
+        assert box.held() == [{"number": 0, "value": 0.25}]
+        box.done(seen[-1][0])
+        assert box.waiting() == 1
+        box.release(0)
+        # Behind what the writer has passed.
+        assert [record for _, record in box.after(seen[-1][0], 100)] == [end(0)]
+        assert box.held() == []
+
+
+def test_what_was_trained_again_elsewhere_ends_as_killed(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put(a_trial(0), note={"number": 0})
+        box.revoke(0, "trained again")
+        (_, last) = box.after(0, 100)[-1]
+        assert last.arguments[:3] == ("KILLED", "trained again", {"best": 0.5})
+
+
+def test_files_go_with_their_record(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "box")) as box:
+        first, second = box.place(), box.place()
+        assert first != second
+        (first / "model.keras").write_bytes(b"weights")
+        box.put([end(0, first.name), end(1, second.name)])
+        assert box.bytes() > len(b"weights")
+        assert box.files(f"../../{first.name}") == first
+        box.done(box.after(0, 1)[0][0])
+        assert not first.exists()
+        assert second.exists()
+
+
+def test_records_of_trials_that_are_still_needed_stay(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put([start(0), *a_trial(1), epoch(0, 0)])
+        box.done(box.after(0, 100)[-1][0], but=[0])
+        assert [record.number for _, record in box.after(0, 100)] == [0, 0]
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="records of trials cannot be kept there: Not a directory"):
+        Outbox(tmp_path / "file" / "box")
+
+
+# What is left
+
+
+def test_only_what_nobody_has_open_is_left(tmp_path: Path) -> None:
+    mine = outbox.new(tmp_path)
+    mine.put([start(0)])
+    assert list(outbox.left(tmp_path)) == []
+    mine.close()
+    (found,) = outbox.left(tmp_path)
+    assert found.folder == mine.folder
+    found.close()
+
+
+def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:
+    outbox.new(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# What is written
+
+
+def test_a_record_that_is_written_twice_changes_nothing(parent: Parent, tmp_path: Path) -> None:
+    for _ in range(2):
+        with closing(Outbox(tmp_path / "box")) as box:
+            folder = box.place()
+            (folder / "model.keras").write_bytes(b"weights")
+            box.put([*a_trial(0)[:-1], end(0, folder.name)])
+            delivered(parent, box)
+            assert not box.waiting()
+    (run,) = children(parent)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"a": "1"}
+    history = parent.client.get_metric_history(run.info.run_id, "loss")
+    assert sorted(point.step for point in history) == [0, 1, 2]
+    assert [file.path for file in parent.client.list_artifacts(run.info.run_id)] == ["model.keras"]
+
+
+@pytest.mark.parametrize("fails", ["create_run", "log_batch", "log_artifacts", "set_terminated"])
+def test_a_writer_that_ends_anywhere_is_followed_by_one_that_goes_on(
+    fails: str, parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after kill -9: the store has done what was asked for, and nobody has heard of it."""
+    real = getattr(parent.client._client, fails)
+
+    def gone(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        raise MlflowException("killed here", INVALID_PARAMETER_VALUE)
+
+    box = Outbox(tmp_path / "box")
+    folder = box.place()
+    (folder / "model.keras").write_bytes(b"weights")
+    box.put([*a_trial(0)[:-1], end(0, folder.name), *a_trial(1)])
+    with monkeypatch.context() as patched:
+        patched.setattr(parent.client._client, fails, gone)
+        with pytest.raises(RunError, match="killed here"):
+            delivered(parent, box, again=False)
+    box.close()
+    with closing(Outbox(tmp_path / "box")) as again:
+        delivered(parent, again)
+    found = {run.data.tags[TRIAL]: run for run in children(parent)}
+    assert len(children(parent)) == len(found) == 2
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    for run in found.values():
+        history = parent.client.get_metric_history(run.info.run_id, "loss")
+        assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
+            (place, 1 / (1 + place)) for place in range(3)
+        ]
+
+
+def test_a_start_that_was_written_before_is_gone_on_with(parent: Parent, tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "box")
+    box.put([start(0), epoch(0, 0)])
+    delivered(parent, box, again=False)
+    box.put([epoch(0, 1), end(0)])
+    box.close()
+    with closing(Outbox(tmp_path / "box")) as again:
+        delivered(parent, again)
+    (run,) = children(parent)
+    assert run.info.status == "FINISHED"
+    assert len(parent.client.get_metric_history(run.info.run_id, "loss")) == 2
+
+
+def test_curves_become_files_though_the_first_writer_was_killed(parent: Parent, tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "box")
+    box.put([Record(-1, "keep", ({"csv": True, "events": False, "own": []},)), start(0), epoch(0, 0)])
+    client = parent.client.impatient
+    writer = Writer(client, parent.run_id, parent.experiment_id, box)
+    places = box.after(0, 100)
+    for _, record in places:
+        writer.write(record)
+    writer.flush()
+    box.done(places[-1][0], writer.unfinished())
+    folder = box.place()
+    box.put([epoch(0, 1), end(0, folder.name)])
+    box.close()
+    with closing(Outbox(tmp_path / "box")) as again:
+        delivered(parent, again)
+    (run,) = children(parent)
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/log.csv").splitlines() == [
+        "epoch,loss",
+        "0,1.0",
+        "1,0.5",
+    ]
+
+
+def test_an_outage_is_borne_and_told_once(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, down = parent.client._client.log_batch, [True, True, True]
+
+    def log_batch(*args: Any, **kwargs: Any) -> None:
+        if down:
+            down.pop()
+            raise MlflowException("the server is away", TEMPORARILY_UNAVAILABLE)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(parent.client._client, "log_batch", log_batch)
+    monkeypatch.setattr("pipeline.tracking.writer._MOST_PAUSE_SECONDS", 0.1)
+    said: list[str] = []
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put(a_trial(0))
+        delivered(parent, box, say=said.append)
+    assert len(said) == 2
+    assert said[0].startswith("MLflow: the server is away; what is recorded waits")
+    assert said[1].startswith("MLflow answers again after ")
+    assert [run.info.status for run in children(parent)] == ["FINISHED"]
+
+
+def test_what_a_store_that_stays_away_has_not_got_waits_for_the_next_search(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("the server is away", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr("pipeline.tracking.recorder._PATIENCE_SECONDS", 0.5)
+    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(parent.client._client, "create_run", away)
+        recorder.start(0, "t", {}, {TRIAL: "0"})
+        recorder.epoch(Progress(0, 0, 0, {"loss": 0.5}, 0.5))
+        recorder.end(0, FINISHED)
+        with pytest.raises(RunError, match=r"MLflow does not answer: 3 records wait in .*; the same command"):
+            recorder.close()
+    (left,) = outbox.left(tmp_path)
+    with closing(left):
+        delivered(parent, left)
+    assert [run.info.status for run in children(parent)] == ["FINISHED"]
+
+
+def test_too_much_that_waits_ends_the_search_and_not_the_disk(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.recorder._MOST_BYTES", 1000)
+    monkeypatch.setattr("pipeline.tracking.recorder._LOOK_SECONDS", 0.0)
+    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path))
+    with pytest.raises(RunError, match=r"MLflow has not answered for long: .* GiB of records wait in"):
+        recorder.start(0, "t", {}, {TRIAL: "0"})
+    recorder.close()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["by a thread", "by a process"])
+def test_a_search_that_is_killed_loses_nothing_that_it_has_handed_over(
+    parent: Parent, tmp_path: Path, *, apart: bool
+) -> None:
+    program = f"""
+import os, time
+from pathlib import Path
+from pipeline.tracking import outbox
+from pipeline.tracking.apart import Process
+from pipeline.tracking.connection import connect
+from pipeline.tracking.parent import open_parent
+from pipeline.tracking.recorder import Recorder
+from pipeline.values import Progress
+parent = open_parent(connect(), "s", "iris", {parent.run_id!r})
+process = Process() if {apart} else None
+recorder = Recorder(parent, 1, process, outbox=outbox.new(Path({str(tmp_path / "boxes")!r})))
+for number in range(40):
+    recorder.start(number, "t", {{}}, {{{TRIAL!r}: str(number)}})
+    recorder.epoch(Progress(number, 0, 0, {{"loss": 0.5}}, 0.5))
+    recorder.end(number, "FINISHED", note={{"number": number}})
+    recorder.release(number)
+    print(number, flush=True)
+    time.sleep(0.1)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment
+    ) as one:
+        said = [one.stdout.readline() for _ in range(25)]
+        one.kill()
+    handed_over = int(said[-1]) + 1
+    for left in outbox.left(tmp_path / "boxes"):
+        with closing(left):
+            delivered(parent, left)
+    found = sorted(int(run.data.tags[TRIAL]) for run in children(parent) if run.info.status == "FINISHED")
+    assert found[:handed_over] == list(range(handed_over))
+    assert len(set(found)) == len(found)
+    assert list((tmp_path / "boxes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (MlflowException("x", TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("API request failed"), True),
+        (MlflowException("no such run", INVALID_PARAMETER_VALUE), False),
+        (MlflowException("(sqlite3.OperationalError) database is locked"), True),
+        (MlflowException("(sqlite3.OperationalError) database or disk is full"), False),
+        (OperationalError("select 1", {}, Exception("server closed the connection")), True),
+        (ConnectionRefusedError("no"), True),
+        (TimeoutError("no"), True),
+        (OSError(28, "No space left on device"), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_an_outage_is_told_from_a_refusal(error: Exception, outage: bool) -> None:
+    told = RunError("MLflow: …")
+    told.__cause__ = error
+    assert is_outage(told) is outage
