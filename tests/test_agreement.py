@@ -36,7 +36,7 @@ def test_conda_and_pyproject_pin_the_same_packages() -> None:
     ],
 )
 def test_every_direct_dependency_is_pinned(requirement: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9-]+(\[[a-z]+\])?==[0-9.]+", requirement)
+    assert re.fullmatch(r"[A-Za-z0-9-]+(\[[a-z0-9]+\])?==[0-9.]+", requirement)
 
 
 def test_mlproject_has_an_entry_point_for_each_command() -> None:
