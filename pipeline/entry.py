@@ -34,6 +34,8 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
         storage.check_name(asked["study"] or source.study_of(asked["task"], source.of(asked)))
     else:
         storage.check_name(asked["study"])
+    if asked.get("warm_start"):
+        storage.check_name(asked["warm_start"], "warm_start")
     storage.check_url(asked["storage"] or "")
     backend.choose(asked.get("engine") or "auto")
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.

@@ -284,6 +284,13 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
             _model_name,
         ),
         _EXPORT,
+        Option(
+            "warm_start",
+            "",
+            "an earlier study of the same task, whose best settings are tried right after the baseline; none"
+            " if empty",
+            _text,
+        ),
     ),
     "ensemble": (
         Option("study", "iris", "name of a study that has finished trials", _text),

@@ -18,7 +18,7 @@ from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Settings
 
-_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
+_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _STARTED_FROM = (
     "settings",
     "seed",
     "reason",
@@ -27,6 +27,8 @@ _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
     "closed_at",
     "replay",
     "lanes",
+    "starts",
+    "started_from",
 )
 
 
@@ -42,6 +44,17 @@ class Finished:
     value: float
     settings: Settings
     baseline: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a trial is given in place of what a sampler draws.
+
+    label: where it was found, `STUDY/number`. drawn: a value for every searched setting.
+    """
+
+    label: str
+    drawn: Settings
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,7 @@ class Study:
         """The next trial: the baseline first, if the space has one; then whatever the sampler draws."""
         if self._wants_baseline():
             return self._ask_baseline()
+        self._queue_starts()
         number = len(self._trials())
         self._study.sampler = samplers.make_sampler(
             self._sampler, self._space.searched, self._seed, number, self._taken()
@@ -165,6 +179,19 @@ class Study:
         trial.set_user_attr(_SETTINGS, json.dumps(settings))
         trial.set_user_attr(_SEED, seed)
         return Candidate(trial.number, seed, settings)
+
+    def start_from(self, study: str, starts: Sequence[Start]) -> bool:
+        """Has these tried next, after the baseline; false if it has had some of that study already."""
+        known = self._study.user_attrs.get(_STARTS, {})
+        if study in known:
+            return False
+        self._study.set_user_attr(_STARTS, {**known, study: [asdict(start) for start in starts]})
+        return True
+
+    def started_from(self, number: int) -> str:
+        """The label of the `Start` that a trial of this process was given, or empty."""
+        trial = self._asked.get(number)
+        return "" if trial is None else str(trial.user_attrs.get(_STARTED_FROM, ""))
 
     def drawn(self, candidate: Candidate) -> Settings:
         """What is particular to this trial: the searched settings, or all of the baseline's."""
@@ -221,6 +248,21 @@ class Study:
         self._storage.set_trial_user_attr(trial_id, _SEED, seed)
         self._running.add(number)
         return Candidate(number, seed, settings)
+
+    def _queue_starts(self) -> None:
+        """Queues what is to be tried first, each once; Optuna asks for what is queued before it draws."""
+        wanted = self._study.user_attrs.get(_STARTS)
+        if not wanted:
+            return
+        there = {
+            trial.user_attrs.get(_STARTED_FROM)
+            for trial in self._trials()
+            # One that was ended from outside counts for nothing, and is tried again.
+            if not (trial.state.is_finished() and _INTERRUPTED in trial.user_attrs)
+        }
+        for start in (Start(**found) for starts in wanted.values() for found in starts):
+            if start.label not in there:
+                self._study.enqueue_trial(dict(start.drawn), {_STARTED_FROM: start.label})
 
     def _wants_baseline(self) -> bool:
         return self._space.baseline is not None and not any(

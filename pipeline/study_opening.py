@@ -118,6 +118,15 @@ def best_drawn(name: str, storage: BaseStorage, task: str) -> tuple[int, Setting
     Raises:
         UserError: there is no such study, or it is of another task.
     """
+    return next(iter(drawn_best_first(name, storage, task)), None)
+
+
+def drawn_best_first(name: str, storage: BaseStorage, task: str) -> list[tuple[int, Settings]]:
+    """Numbers and settings of the completed trials that the sampler drew, best first; of equals, the earlier.
+
+    Raises:
+        UserError: there is no such study, or it is of another task.
+    """
     origin = origin_of(name, storage)
     if origin.task != task:
         raise UserError(f"study {name}: is of the task {origin.task}, and not of {task}")
@@ -128,8 +137,8 @@ def best_drawn(name: str, storage: BaseStorage, task: str) -> tuple[int, Setting
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if samplers.BASELINE not in trial.user_attrs
     ]
-    best = min(completed, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
-    return None if best is None else (best.number, settings_of(best))
+    completed.sort(key=lambda trial: (sign * trial.values[0], trial.number))
+    return [(trial.number, settings_of(trial)) for trial in completed]
 
 
 def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,7 @@ def train_trials(job: Job, deadline: float, apart: Process | None) -> float:
         counts.total,
         (best[0].value, best[0].number) if best else None,
     )
-    for text in (_greeting(job), *_less_kept(job)):
+    for text in (_greeting(job), *job.told, *_less_kept(job)):
         progress.say(text)
     # All modules are there to stay: no collection has to look through them again.
     gc.freeze()

@@ -149,7 +149,7 @@ LAYERS = (
     ("delivery", "prediction"),
     ("study",),
     ("study_opening", "loop"),
-    ("finalists", "result", "stored"),
+    ("finalists", "result", "stored", "warm_start"),
     ("study_record",),
     ("closing", "job"),
     ("provenance", "training"),
