@@ -119,7 +119,7 @@ def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Clien
         store,
         found.space,
         found.start,
-        ", ".join(f"{split} {digest[:12]}" for split, digest in found.data.digests.items()),
+        studies.described(found.data),
         pruner=asked["pruner"],
         sampler=asked["sampler"],
         seed=asked["seed"],

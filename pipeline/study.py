@@ -76,6 +76,11 @@ def settings_of(trial: FrozenTrial) -> Settings:
     return settings
 
 
+def run_of(study: optuna.Study) -> str:
+    """The MLflow run that shows a study, empty before there is one."""
+    return str(study.user_attrs.get(_PARENT, ""))
+
+
 class Study:
     """An Optuna study. Built by `open_study`."""
 
@@ -98,7 +103,7 @@ class Study:
     @property
     def parent_run(self) -> str:
         """The MLflow run that shows this study, empty before there is one."""
-        return str(self._study.user_attrs.get(_PARENT, ""))
+        return run_of(self._study)
 
     def set_parent_run(self, run: str) -> None:
         self._study.set_user_attr(_PARENT, run)

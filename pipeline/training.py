@@ -76,7 +76,9 @@ def finalists_of(job: Job) -> list[Finalist]:
     asked, folds = job.asked, len(job.folds) > 1
     if not folds and asked["seeds"] == 1:
         return []
-    there = {Member.of(label) for label in trials.ended(job.parent, MEMBER, (FINISHED, FAILED))}
+    # What was cleaned away was not worth keeping, and is not trained anew.
+    ended = trials.ended(job.parent, MEMBER, (FINISHED, FAILED), with_cleaned=True)
+    there = set(map(Member.of, ended))
     return chosen(job.study.finished(), asked["members"], asked["seeds"], there, folds=folds)
 
 

@@ -153,7 +153,7 @@ LAYERS = (
     ("study_record",),
     ("closing", "job"),
     ("provenance", "training"),
-    ("commands", "ablation", "benchmark"),
+    ("commands", "ablation", "benchmark", "cleaning", "reporting"),
     ("entry",),
     ("__init__", "__main__"),
 )
