@@ -295,7 +295,7 @@ def test_a_server_of_mlflow_deletes_for_its_clients(
         assert clean("--keep=1", "--apply=true") == 0
         stay = {ranked(result)[0], "0", *map(str, result.ensemble.weights)}
         assert holding(result) == stay
-        on_disk = {file.parent.parent.name for file in (tmp_path / "kept").rglob("artifacts/model.keras")}
+        on_disk = {file.parent.parent.name for file in (tmp_path / "kept").glob("*/*/artifacts/model.keras")}
         assert on_disk == {children(result)[label].info.run_id for label in stay}
     finally:
         # The server starts workers: the whole group ends.
