@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         anew = {"ablate": "begins anew, as scores are made last", "predict": "begins anew"}
-        then = anew.get(command, "goes on with the study")
+        then = {**anew, "clean": "removes the rest", "report": "begins anew"}.get(
+            command, "goes on with the study"
+        )
         print(f"pipeline: interrupted; the same command {then}", file=sys.stderr, flush=True)
         return 128 + stops.signal
     except BrokenPipeError:

@@ -34,7 +34,15 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
         storage.check_name(asked["study"] or source.study_of(asked["task"], source.of(asked)))
     else:
         storage.check_name(asked["study"])
+    if asked.get("warm_start"):
+        storage.check_name(asked["warm_start"], "warm_start")
     storage.check_url(asked["storage"] or "")
+    if command == "clean":
+        # It looks at no model.
+        from pipeline.cleaning import clean
+
+        clean(asked)
+        return None
     backend.choose(asked.get("engine") or "auto")
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.
     backend.load()
@@ -43,6 +51,11 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
 
     if command == "ablate":
         ablate(asked)
+        return None
+    if command == "report":
+        from pipeline.reporting import report
+
+        report(asked)
         return None
     from pipeline.recovery import launched
 

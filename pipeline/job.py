@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import lock, samplers, source, storage
+from pipeline import lock, samplers, source, storage, warm_start
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
@@ -25,7 +25,10 @@ from pipeline.values import Data
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a command works with, checked and opened."""
+    """Everything a command works with, checked and opened.
+
+    told: what a person should know of how it begins, a line each.
+    """
 
     asked: Mapping[str, Any]
     task: Task
@@ -34,6 +37,7 @@ class Job:
     folds: tuple[Data, ...]
     study: Study
     parent: Parent
+    told: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -47,18 +51,25 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     name = asked["study"] or source.study_of(asked["task"], own)
     task = find(asked["task"], own)
     choice.check(asked["engine"], task)
+    if asked["warm_start"]:
+        warm_start.check(asked["warm_start"], name, asked["sampler"])
     space = task.read_space(asked["space"]).with_epochs(asked["epochs"])
     samplers.check(asked["sampler"], asked["pruner"], asked["folds"], space.searched)
     given = {part: value for part, value in vars(own).items() if value != vars(Source())[part]}
     start = Origin(
         asked["task"], asked["size"], asked["folds"], asked["epochs"], space.file.name, space.text, given
     )
+    url = asked["storage"] or ""
+    warm = warm_start.find(asked["warm_start"], url, start.task, space) if asked["warm_start"] else None
     with _ours(asked, name, asked["wait"] or 0.0):
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
         client = connect()
-        with storage.connected(asked["storage"] or "", name) as store:
-            yield _open(asked, _Found(name, start, task, space, data, folds), store, client)
+        with storage.connected(url, name) as store:
+            job = _open(asked, _Found(name, start, task, space, data, folds), store, client)
+            if warm and job.study.start_from(warm.study, warm.starts):
+                job = replace(job, told=warm.told)
+            yield job
 
 
 def _ours(asked: Mapping[str, Any], study: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
@@ -115,7 +126,7 @@ def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Clien
         store,
         found.space,
         found.start,
-        ", ".join(f"{split} {digest[:12]}" for split, digest in found.data.digests.items()),
+        studies.described(found.data),
         pruner=asked["pruner"],
         sampler=asked["sampler"],
         seed=asked["seed"],

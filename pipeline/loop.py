@@ -13,7 +13,7 @@ from pipeline.errors import RunError
 from pipeline.ledger import Ledger
 from pipeline.progress import ProgressLine
 from pipeline.study import Study
-from pipeline.tracking.recorder import BASELINE, FAILED, FINISHED, KILLED, SEED, TRIAL, Recorder
+from pipeline.tracking.recorder import BASELINE, FAILED, FINISHED, KILLED, SEED, TRIAL, WARM_START, Recorder
 from pipeline.values import Candidate, FoldScore, Outcome, Progress
 
 _PAUSE_SECONDS = 0.2
@@ -123,12 +123,17 @@ def drive(
 
 
 def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:
-    baseline = study.is_baseline(candidate.number)
+    baseline, started_from = study.is_baseline(candidate.number), study.started_from(candidate.number)
+    tags = {TRIAL: str(candidate.number), SEED: str(candidate.seed)}
+    if baseline:
+        tags[BASELINE] = "true"
+    if started_from:
+        tags[WARM_START] = started_from
     recorder.start(
         candidate.number,
         f"trial-{candidate.number:04d}" + (" (baseline)" if baseline else ""),
         study.drawn(candidate),
-        {TRIAL: str(candidate.number), SEED: str(candidate.seed), **({BASELINE: "true"} if baseline else {})},
+        tags,
     )
 
 

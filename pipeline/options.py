@@ -285,6 +285,13 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
             _model_name,
         ),
         _EXPORT,
+        Option(
+            "warm_start",
+            "",
+            "an earlier study of the same task, whose best settings are tried right after the baseline; none"
+            " if empty",
+            _text,
+        ),
     ),
     "ensemble": (
         Option("study", "iris", "name of a study that has finished trials", _text),
@@ -322,6 +329,11 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         ),
         Option("output", "", "file for the answers: CSV, TSV or Parquet; the terminal if empty", _text),
     ),
+    "report": (
+        Option("study", "iris", "name of a study that has finished trials", _text),
+        _STORAGE,
+        Option("output", "", "file for the report; STUDY.html in the current folder if empty", _text),
+    ),
     "ablate": (
         _TASK,
         *_SOURCE,
@@ -346,6 +358,17 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("seed", "0", "the seeds derive from it", _whole(0, 2**32 - 1)),
         Option("space", "", "search-space file; the task's own if empty", _text),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
+    ),
+    "clean": (
+        Option("study", "", "name of a study", _text, required=True),
+        _STORAGE,
+        Option(
+            "keep",
+            "10",
+            "best trials that keep their weights; the baseline and the ensemble's members always do",
+            _whole(1, _MILLION),
+        ),
+        Option("apply", "false", "true removes; otherwise it is only told what would go", _truth),
     ),
     "benchmark": (
         Option("task", "iris", "what is trained: " + ", ".join(tasks.NAMES), _one_of(*tasks.NAMES)),

@@ -12,8 +12,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import TrialState, create_trial
 
 from pipeline.settings import Parameter
+from pipeline.values import Setting
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
 
@@ -21,6 +23,16 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 def distribution(spec: Mapping[str, Any], parameter: Parameter) -> BaseDistribution | list[str]:
     """The distribution of `{low, high, log, step}` or `{choices = [...]}`, or every fault of it."""
     return _choices(spec, parameter) if "choices" in spec else _range(spec, parameter)
+
+
+def holds(distribution: BaseDistribution, value: Setting) -> bool:
+    """Whether a trial could have drawn the value."""
+    try:
+        # Optuna checks what a trial is made of, and has no other public way to ask.
+        create_trial(state=TrialState.WAITING, params={"": value}, distributions={"": distribution})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def shown(value: object) -> str:

@@ -41,22 +41,33 @@ class Result:
 
 def table(result: Result) -> list[list[str]]:
     """A header, then a row a model with its test scores by the task's metrics and their 95 % intervals."""
-    names = result.evaluation.own
+    weights, number = result.ensemble.weights, result.champion.number
+    return rows_of(result.evaluation, number, weights, result.best, refit=result.refit)
+
+
+def rows_of(
+    evaluation: Evaluation,
+    champion: int,
+    weights: Mapping[Member, float],
+    best: Mapping[str, float],
+    *,
+    refit: bool,
+) -> list[list[str]]:
+    """As `table`, of its parts. champion: the trial's number. weights: of the ensemble's members."""
+    names = evaluation.own
     rows = [["model", *(f"test {name}" for name in names), "trained as"]]
-    weights = ", ".join(
-        f"{weight:.3g} × {member.described}" for member, weight in result.ensemble.weights.items()
-    )
-    again = "; trained again on all other rows" if result.refit else ""
+    shares = ", ".join(f"{weight:.3g} × {member.described}" for member, weight in weights.items())
+    again = "; trained again on all other rows" if refit else ""
     made_of = {
         "baseline": "the published settings",
-        "champion": f"trial {result.champion.number}{again}",
-        "ensemble": f"{weights}{again}",
+        "champion": f"trial {champion}{again}",
+        "ensemble": f"{shares}{again}",
     }
-    for model, scores in result.scores.items():
+    for model, scores in evaluation.scores.items():
         own = [scores[name] for name in names]
         cells = [f"{score.value:.4f} [{score.low:.4f}, {score.high:.4f}]" for score in own]
         rows.append([model, *cells, made_of[model]])
-    if result.best:
-        cells = [f"{result.best[name]:.4f}" if name in result.best else "" for name in names]
+    if best:
+        cells = [f"{best[name]:.4f}" if name in best else "" for name in names]
         rows.append(["best possible", *cells, "known of generated rows"])
     return rows

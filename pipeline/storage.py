@@ -32,12 +32,12 @@ BEAT_SECONDS = 15
 _GRACE_SECONDS = 4 * BEAT_SECONDS
 
 
-def check_name(study: str) -> None:
-    """Raises UserError unless the name can be a folder's name."""
+def check_name(study: str, parameter: str = "study") -> None:
+    """Raises UserError unless the name can be a folder's name. parameter: that it was given by."""
     if not _STUDY_NAME.fullmatch(study):
         raise UserError(
-            "study: must be 1 to 100 letters, digits, dots, dashes or underscores, the first a letter or a"
-            f" digit, but is {redacted(study)!r}"
+            f"{parameter}: must be 1 to 100 letters, digits, dots, dashes or underscores, the first a letter"
+            f" or a digit, but is {redacted(study)!r}"
         )
 
 

@@ -24,7 +24,7 @@ from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Replay, Settings
 
-_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
+_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _STARTED_FROM = (
     "settings",
     "seed",
     "reason",
@@ -33,6 +33,8 @@ _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES = (
     "closed_at",
     "replay",
     "lanes",
+    "starts",
+    "started_from",
 )
 
 
@@ -48,6 +50,17 @@ class Finished:
     value: float
     settings: Settings
     baseline: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a trial is given in place of what a sampler draws.
+
+    label: where it was found, `STUDY/number`. drawn: a value for every searched setting.
+    """
+
+    label: str
+    drawn: Settings
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,11 @@ def settings_of(trial: FrozenTrial) -> Settings:
     """Every setting that a trial's model and training had."""
     settings: Settings = json.loads(trial.user_attrs[_SETTINGS])
     return settings
+
+
+def run_of(study: optuna.Study) -> str:
+    """The MLflow run that shows a study, empty before there is one."""
+    return str(study.user_attrs.get(_PARENT, ""))
 
 
 class Study:
@@ -95,7 +113,7 @@ class Study:
     @property
     def parent_run(self) -> str:
         """The MLflow run that shows this study, empty before there is one."""
-        return str(self._study.user_attrs.get(_PARENT, ""))
+        return run_of(self._study)
 
     def set_parent_run(self, run: str) -> None:
         self._study.set_user_attr(_PARENT, run)
@@ -173,12 +191,12 @@ class Study:
 
     def ask(self) -> Candidate:
         """The next trial: what waits first; then the baseline, if the space has one; then a new draw."""
-        for trial in self._trials():
-            if trial.state == TrialState.WAITING and self._takes(trial._trial_id):
-                return self._asked_again(trial)
+        if waiting := self._waiting():
+            return waiting
         if self._wants_baseline():
             return self._ask_baseline()
-        return self._draw(self._created({}))
+        self._queue_starts()
+        return self._waiting() or self._draw(self._created({}))
 
     @property
     def shared(self) -> bool:
@@ -238,6 +256,19 @@ class Study:
         if self._hearts:
             for number in tuple(self._running):
                 self._hearts.record_heartbeat(self._trial_id(number))
+
+    def start_from(self, study: str, starts: Sequence[Start]) -> bool:
+        """Has these tried next, after the baseline; false if it has had some of that study already."""
+        known = self._study.user_attrs.get(_STARTS, {})
+        if study in known:
+            return False
+        self._study.set_user_attr(_STARTS, {**known, study: [asdict(start) for start in starts]})
+        return True
+
+    def started_from(self, number: int) -> str:
+        """The label of the `Start` that a trial of this process was given, or empty."""
+        trial = self._asked.get(number)
+        return "" if trial is None else str(trial.user_attrs.get(_STARTED_FROM, ""))
 
     def drawn(self, candidate: Candidate) -> Settings:
         """What is particular to this trial: the searched settings, or all of the baseline's."""
@@ -304,6 +335,13 @@ class Study:
         trial_id = self._created({samplers.BASELINE: True, _SETTINGS: json.dumps(settings)})
         return self._begun(trial_id, settings)
 
+    def _waiting(self) -> Candidate | None:
+        """The first trial that waits, if there is one."""
+        for trial in self._trials():
+            if trial.state == TrialState.WAITING and self._takes(trial._trial_id):
+                return self._asked_again(trial)
+        return None
+
     def _asked_again(self, trial: FrozenTrial) -> Candidate:
         """A trial that waited and is now ours."""
         if _SETTINGS not in trial.user_attrs:
@@ -356,6 +394,21 @@ class Study:
             return self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
+
+    def _queue_starts(self) -> None:
+        """Queues what is to be tried first, each once; Optuna asks for what is queued before it draws."""
+        wanted = self._study.user_attrs.get(_STARTS)
+        if not wanted:
+            return
+        there = {
+            trial.user_attrs.get(_STARTED_FROM)
+            for trial in self._trials()
+            # Of studies of before, one that was ended from outside counts for nothing.
+            if not (trial.state.is_finished() and _INTERRUPTED in trial.user_attrs)
+        }
+        for start in (Start(**found) for starts in wanted.values() for found in starts):
+            if start.label not in there:
+                self._study.enqueue_trial(dict(start.drawn), {_STARTED_FROM: start.label})
 
     def _wants_baseline(self) -> bool:
         return self._space.baseline is not None and not any(

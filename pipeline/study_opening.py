@@ -7,13 +7,13 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from pipeline import samplers
 from pipeline.errors import UserError
 from pipeline.space import Space
-from pipeline.study import Study, settings_of
-from pipeline.values import Settings, Size
+from pipeline.study import Study, run_of, settings_of
+from pipeline.values import Data, Settings, Size
 
 _ORIGIN, _IDENTITY = "origin", "identity"
 
@@ -33,6 +33,20 @@ class Origin:
     space_file: str
     space_text: str
     source: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a study stands, as its record says without its task and its rows.
+
+    run: the MLflow run that shows it, empty before there is one. values: the objective's value of each
+    completed trial by its number, best first; of equals, the earlier. baseline: numbers of those that are the
+    published model.
+    """
+
+    run: str
+    values: Mapping[int, float]
+    baseline: frozenset[int]
 
 
 def open_study(
@@ -107,6 +121,35 @@ def origin_of(name: str, storage: BaseStorage) -> Origin:
     return Origin(**known)
 
 
+def read_study(name: str, storage: BaseStorage, space: Space) -> Study:
+    """The study of that name, to be read only: nothing is held to its rows. space: as of its start."""
+    return Study(optuna.load_study(study_name=name, storage=storage), storage, space, "random", 0)
+
+
+def digest_of(name: str, storage: BaseStorage) -> str:
+    """What `described` says of the rows that the study was started with."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    return str(study.user_attrs.get(_IDENTITY, {}).get("data", ""))
+
+
+def described(data: Data) -> str:
+    """The digests of a data set, as a study keeps them."""
+    return ", ".join(f"{split} {digest[:12]}" for split, digest in data.digests.items())
+
+
+def standing_of(name: str, storage: BaseStorage) -> Standing:
+    """How the study of that name stands.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    origin_of(name, storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    completed = _completed(study)
+    baseline = frozenset(trial.number for trial in completed if samplers.BASELINE in trial.user_attrs)
+    return Standing(run_of(study), {trial.number: float(trial.values[0]) for trial in completed}, baseline)
+
+
 def is_there(name: str, storage: BaseStorage) -> bool:
     """Whether the storage has a study of that name."""
     return name in optuna.get_all_study_names(storage)
@@ -118,18 +161,28 @@ def best_drawn(name: str, storage: BaseStorage, task: str) -> tuple[int, Setting
     Raises:
         UserError: there is no such study, or it is of another task.
     """
+    return next(iter(drawn_best_first(name, storage, task)), None)
+
+
+def drawn_best_first(name: str, storage: BaseStorage, task: str) -> list[tuple[int, Settings]]:
+    """Numbers and settings of the completed trials that the sampler drew, best first; of equals, the earlier.
+
+    Raises:
+        UserError: there is no such study, or it is of another task.
+    """
     origin = origin_of(name, storage)
     if origin.task != task:
         raise UserError(f"study {name}: is of the task {origin.task}, and not of {task}")
     study = optuna.load_study(study_name=name, storage=storage)
+    drawn = [trial for trial in _completed(study) if samplers.BASELINE not in trial.user_attrs]
+    return [(trial.number, settings_of(trial)) for trial in drawn]
+
+
+def _completed(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials, best first; of equals, the earlier."""
     sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    completed = [
-        trial
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if samplers.BASELINE not in trial.user_attrs
-    ]
-    best = min(completed, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
-    return None if best is None else (best.number, settings_of(best))
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(completed, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
 def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

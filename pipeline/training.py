@@ -40,7 +40,7 @@ def train_trials(job: Job, deadline: float, apart: Process | None) -> float:
         counts.total,
         (best[0].value, best[0].number) if best else None,
     )
-    for text in (_greeting(job), *_less_kept(job)):
+    for text in (_greeting(job), *job.told, *_less_kept(job)):
         progress.say(text)
     # All modules are there to stay: no collection has to look through them again.
     gc.freeze()
@@ -76,7 +76,9 @@ def finalists_of(job: Job) -> list[Finalist]:
     asked, folds = job.asked, len(job.folds) > 1
     if not folds and asked["seeds"] == 1:
         return []
-    there = {Member.of(label) for label in trials.ended(job.parent, MEMBER, (FINISHED, FAILED))}
+    # What was cleaned away was not worth keeping, and is not trained anew.
+    ended = trials.ended(job.parent, MEMBER, (FINISHED, FAILED), with_cleaned=True)
+    there = set(map(Member.of, ended))
     return chosen(job.study.finished(), asked["members"], asked["seeds"], there, folds=folds)
 
 

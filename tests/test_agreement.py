@@ -149,11 +149,11 @@ LAYERS = (
     ("delivery", "prediction"),
     ("study",),
     ("study_opening", "loop"),
-    ("finalists", "result", "stored"),
+    ("finalists", "result", "stored", "warm_start"),
     ("study_record",),
     ("closing", "job"),
     ("provenance", "training"),
-    ("commands", "ablation", "benchmark"),
+    ("commands", "ablation", "benchmark", "cleaning", "reporting"),
     ("entry",),
     ("__init__", "__main__"),
 )

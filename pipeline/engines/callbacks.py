@@ -15,11 +15,11 @@ import keras
 import numpy as np
 
 from pipeline.engines import rows
-from pipeline.engines.engine import EVENTS_FOLDER
+from pipeline.engines.engine import CHECKPOINT_FILE, EVENTS_FOLDER
 from pipeline.values import Array, Budget, Split
 
 TENSORBOARD, CHECKPOINT, ACTIVATIONS = "tensorboard", "checkpoint", "activations"
-CHECKPOINT_FILE, ACTIVATIONS_FILE = "checkpoint.keras", "activations.npz"
+ACTIVATIONS_FILE = "activations.npz"
 
 # Numbers of a layer, and of a trial's whole file (4 MB): more is neither looked at nor quickly written.
 _MOST_OF_A_LAYER, _MOST_OF_A_TRIAL = 10_000, 1_000_000

@@ -20,6 +20,9 @@ MODEL_FILE = "model.keras"
 PREDICTIONS_FILE, SEVERAL_PREDICTIONS_FILE = "validation_predictions.npy", "validation_predictions.npz"
 """What an Outcome's files are called; the record keeps the names. The last is of several outputs, by name."""
 
+CHECKPOINT_FILE = "checkpoint.keras"
+"""What Keras's ModelCheckpoint leaves, in an Outcome's folder, where it is asked for."""
+
 EVENTS_FOLDER = "tensorboard"
 """Event files, in an Outcome's folder or in what the record adds to it."""
 

@@ -55,13 +55,18 @@ def sections(evaluation: Evaluation, folder: Path) -> list[Section]:
     return found
 
 
+def estimates(picture: Path, output: str) -> Section:
+    """What models answer to single test rows, of an output that is a number."""
+    return Section(_headed("Predicted against true", output), _NUMBERS, picture=picture)
+
+
 def _of_output(output: str, by_model: Mapping[str, Detail], folder: Path, end: str) -> list[Section]:
     """end: of the names of its pictures."""
     classified = {model: found for model, found in by_model.items() if isinstance(found, Classified)}
     estimated = {model: found for model, found in by_model.items() if isinstance(found, Estimated)}
     if estimated:
         picture = figures.save(verdicts.estimates(estimated), folder / f"predicted_and_true{end}")
-        return [Section(_headed("Predicted against true", output), _NUMBERS, picture=picture)]
+        return [estimates(picture, output)]
     if not classified:
         return []
     bins = {model: found.bins for model, found in classified.items()}

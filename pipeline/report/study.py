@@ -7,7 +7,7 @@ from pipeline.report import figures
 from pipeline.report.page import Section, write
 from pipeline.values import Objective
 
-_NOTE = "Scores on the test rows, opened once after every choice, with 95\u00a0% bootstrap intervals."
+NOTE = "Scores on the test rows, opened once after every choice, with 95\u00a0% bootstrap intervals."
 
 
 def draw(
@@ -16,8 +16,9 @@ def draw(
     table: Sequence[Sequence[str]],
     history: Sequence[tuple[int, float]],
     objective: Objective,
-    curves: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Sequence[float]] | None,
     more: Sequence[Section] = (),
+    note: str = NOTE,
 ) -> list[Path]:
     """Draws `report.html` and its pictures into the folder; their paths, the page first.
 
@@ -27,19 +28,21 @@ def draw(
         table: a header, then rows.
         history: (trial, objective value) of the completed trials, in order.
         objective: what the values are of.
-        curves: the champion's loss and another metric, and both of validation as `val_…`, an entry an epoch.
+        curves: the champion's loss and another metric, and both of validation as `val_…`, an entry an epoch;
+            None where there are none.
         more: sections that follow.
+        note: stands above the table.
     """
     drawn = {
         "Every trial, and the best so far": figures.save(
             figures.history(history, objective), folder / "history.png"
-        ),
-        "The champion's learning curves": figures.save(
-            figures.curves(curves), folder / "champion_curves.png"
-        ),
+        )
     }
+    if curves:
+        file = figures.save(figures.curves(curves), folder / "champion_curves.png")
+        drawn["The champion's learning curves"] = file
     sections = [
-        Section(note=_NOTE, rows=table),
+        Section(note=note, rows=table),
         *(Section(heading, picture=file) for heading, file in drawn.items()),
         *more,
     ]

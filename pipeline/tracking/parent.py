@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -58,6 +59,11 @@ class Parent:
         """The ids of the parent and of the run of this continuation."""
         return tuple(filter(None, (self.run_id, self._resuming)))
 
+    @property
+    def before(self) -> str:
+        """The status that the run had when it was found; `FAILED` of one that was made."""
+        return self._before
+
     def tag(self, tags: Mapping[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -92,9 +98,7 @@ class Parent:
         try:
             if self.client.list_artifacts(self.run_id, folder):
                 run = self.client.get_run(self.run_id)
-                get_artifact_repository(run.info.artifact_uri, tracking_uri=self.store).delete_artifacts(
-                    folder
-                )
+                delete_artifacts(self, run.info.artifact_uri, folder)
         except Exception as error:  # of each kind of artifact store's own family; some cannot delete
             raise RunError(
                 f"{folder}/ of run {self.run_id} cannot be removed: {first_line(error)}"
@@ -102,6 +106,23 @@ class Parent:
 
     def text(self, text: str, name: str) -> None:
         self.client.log_text(self.run_id, text, name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is an artifact of that path."""
+        return name in self.names(name.rpartition("/")[0])
+
+    def names(self, folder: str = "") -> list[str]:
+        """The paths of what lies in a folder of the artifacts."""
+        return [str(file.path) for file in self.client.list_artifacts(self.run_id, folder or None)]
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        """A copy of an artifact in a folder, which exists."""
+        return Path(self.client.download_artifacts(self.run_id, name, str(folder)))
+
+    def read(self, name: str) -> str:
+        """An artifact's text."""
+        with tempfile.TemporaryDirectory(prefix="regatta-") as folder:
+            return self.fetch(name, Path(folder)).read_text(encoding="utf-8")
 
     def data(self, data: Data) -> None:
         """The data set's name, digests and sizes, one input for each split."""
@@ -120,6 +141,14 @@ class Parent:
     def leave(self) -> None:
         """Gives a run that was resumed the status that it had before."""
         self.client.update_run(self.run_id, status=self._before)
+
+
+def delete_artifacts(parent: Parent, uri: str, name: str) -> None:
+    """Deletes a file or folder below a run's artifact URI; raises what its store raises.
+
+    Some stores cannot delete, and not all of those raise.
+    """
+    get_artifact_repository(uri, tracking_uri=parent.store).delete_artifacts(name)
 
 
 @contextlib.contextmanager
@@ -147,6 +176,17 @@ def ending(parent: Parent) -> Iterator[None]:
             parent.end("FAILED", str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
     parent.end("FINISHED")
+
+
+def find_parent(client: Client, study: str, known: str) -> Parent:
+    """The parent run of a study that is there, which this leaves as it is; arguments as of `open_parent`.
+
+    Raises:
+        UserError: the run is gone, or there never was one.
+    """
+    if not known:
+        raise UserError(f"study {study}: has no MLflow run yet; search makes one")
+    return Parent(client, _kept(client, study, known), resumed=True, resuming="")
 
 
 def open_parent(client: Client, study: str, task: str, known: str) -> Parent:

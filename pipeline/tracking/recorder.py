@@ -25,6 +25,8 @@ from pipeline.values import Progress, Settings
 TRIAL, MEMBER, BASELINE, SEED = "pipeline.trial", "pipeline.member", "pipeline.baseline", "pipeline.seed"
 REFIT = "pipeline.refit"
 """Tags of child runs: a trial's number, or a `Member`, as it is trained after the trials or on all rows."""
+WARM_START = "pipeline.warm_start"
+"""A tag of a trial whose settings come from another study: `STUDY/number`."""
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 

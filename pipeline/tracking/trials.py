@@ -17,6 +17,9 @@ from pipeline.tracking.recorder import MEMBER, REFIT, TRIAL
 
 _LABELS = (TRIAL, MEMBER, REFIT)
 
+CLEANED = "pipeline.cleaned"
+"""A tag of a child run whose weights and predictions were taken away."""
+
 
 def fetch(parent: Parent, tag: str, label: object, name: str, folder: Path) -> Path:
     """A copy of a child's artifact in `folder`, which exists.
@@ -52,9 +55,23 @@ def metric(parent: Parent, tag: str, label: object, name: str) -> float:
     return float(_child(parent, tag, label).data.metrics[name])
 
 
-def ended(parent: Parent, tag: str, statuses: Collection[str] = ("FINISHED",)) -> set[str]:
-    """The tag's values of the children that have it and ended in one of the statuses."""
-    labels: set[str] = set()
+def ended(
+    parent: Parent, tag: str, statuses: Collection[str] = ("FINISHED",), *, with_cleaned: bool = False
+) -> set[str]:
+    """The tag's values of the children that have it and ended in one of the statuses.
+
+    with_cleaned: also of those whose weights were taken away.
+    """
+    return {
+        run.data.tags[tag]
+        for run in children(parent, tag)
+        if run.info.status in statuses and (with_cleaned or CLEANED not in run.data.tags)
+    }
+
+
+def children(parent: Parent, tag: str) -> list[Run]:
+    """All child runs that have the tag, the last begun first."""
+    found: list[Run] = []
     token = None
     while True:
         page = parent.client.search_runs(
@@ -62,10 +79,10 @@ def ended(parent: Parent, tag: str, statuses: Collection[str] = ("FINISHED",)) -
             f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` LIKE '%'",
             page_token=token,
         )
-        labels |= {run.data.tags[tag] for run in page if run.info.status in statuses}
+        found += page
         token = page.token
         if not token:
-            return labels
+            return found
 
 
 def close_left(parent: Parent, alive: Collection[str], reason: str) -> int:

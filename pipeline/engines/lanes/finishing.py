@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.engines import callbacks
-from pipeline.engines.engine import MODEL_FILE
+from pipeline.engines.engine import CHECKPOINT_FILE, MODEL_FILE
 from pipeline.engines.lanes.entries import Entry
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.predictor import Predictor
@@ -97,7 +97,7 @@ class Finisher:
         if callbacks.CHECKPOINT in self._keeps:
             kept.mkdir(exist_ok=True)
             # Of the epochs before, a lane has kept nothing but the best one's weights.
-            shutil.copyfile(folder / MODEL_FILE, kept / callbacks.CHECKPOINT_FILE)
+            shutil.copyfile(folder / MODEL_FILE, kept / CHECKPOINT_FILE)
         if callbacks.ACTIVATIONS in self._keeps:
             row = callbacks.first_row(self._data.validation, entry.plain)
             callbacks.save_activations({best_epoch: callbacks.activations(entry.plain, row)}, kept)
