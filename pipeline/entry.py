@@ -57,7 +57,8 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
 
         report(asked)
         return None
-    from pipeline.recovery import launched
+    from pipeline import recovery
+    from pipeline.tracking import launched
 
-    with launched():
+    with launched.alive(recovery.folder()):
         return {"search": commands.search, "ensemble": commands.ensemble}[command](asked)

@@ -28,9 +28,6 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # In seconds; what README promises of SIGTERM.
 ENDS_WITHIN = 10
 
-# REMOVE, with its two uses, once `search` has them: parameters that are being added to the command line.
-COMING = {"wait", "warm_start"} - {option.name for option in options.COMMANDS["search"]}
-
 
 def values(words: Sequence[str]) -> Mapping[str, Any]:
     """What a command line after `-m pipeline` asks for; UserError if the project would refuse it."""
@@ -38,7 +35,7 @@ def values(words: Sequence[str]) -> Mapping[str, Any]:
     parts = [re.fullmatch(r"--([a-z_]+)[= ](.*)", word, re.S) for word in given]
     assert all(parts), f"not all of them --name=value: {given}"
     asked = {part[1]: part[2] for part in parts if part}
-    return options.values(command, {name: text for name, text in asked.items() if name not in COMING})
+    return options.values(command, asked)
 
 
 def seconds(text: str) -> int:
@@ -200,13 +197,10 @@ class Cluster:
         self.started = folder / "started"
         self.jobs: list[subprocess.Popen[str]] = []
         # Its own options come first; then it becomes what it starts, and is told what that is to be told.
-        dropped = "|".join(f"--{name}=*" for name in sorted(COMING)) or "--none"
         program(
             folder / "bin" / "srun",
             "while [[ $1 == -* ]]; do shift; done",
-            "words=()",
-            f'for word in "$@"; do case $word in {dropped}) ;; *) words+=("$word") ;; esac; done',
-            'exec "${words[@]}" $BESIDES',
+            'exec "$@" $BESIDES',
         )
         program(
             folder / "bin" / "scontrol",
@@ -577,7 +571,7 @@ def test_readme_names_every_variable_that_the_files_set() -> None:
 
 
 def test_the_parameters_in_readme_are_known() -> None:
-    known = {option.name for table in options.COMMANDS.values() for option in table} | COMING
+    known = {option.name for table in options.COMMANDS.values() for option in table}
     text = README.replace("\\%", "%")
     lines = [line for line in commands() if "-P " in line or " search --" in line]
     assert len(lines) == 2
