@@ -7,6 +7,7 @@ process has the study; 130 interrupted, 143 terminated.
 """
 
 import argparse
+import errno
 import gc
 import logging
 import os
@@ -20,6 +21,9 @@ from pipeline import launcher, options
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 from pipeline.stops import Stops
+
+# An exit code above it says which signal ended the program.
+_SIGNALLED = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,23 +47,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command, "goes on with the study"
         )
         print(f"pipeline: interrupted; the same command {then}", file=sys.stderr, flush=True)
-        return 128 + stops.signal
+        return _SIGNALLED + stops.signal
     except BrokenPipeError:
         # Whoever read the output has read enough, as `head` does; Python must not try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        # A fault of this program, or a disk that is full: the traceback is kept, and not thrown at the user.
-        with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
-        print(
-            f"pipeline: failed: {type(error).__name__}: {first_line(error)} (traceback in {file.name})",
-            file=sys.stderr,
-            flush=True,
-        )
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f" ({error.filename})" if error.filename else ""
+            said = f"the disk is full{place}: where there is room again, the same command goes on"
+        else:
+            said = f"failed: {type(error).__name__}: {first_line(error)}{_kept_traceback()}"
+        print(f"pipeline: {said}", file=sys.stderr, flush=True)
         return 1
     finally:
         stops.restore()
     return 0
+
+
+def _kept_traceback() -> str:
+    """Keeps the traceback of a fault of this program, and does not throw it at the user; where it is."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+    except OSError:
+        return ""
+    return f" (traceback in {file.name})"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,4 +105,9 @@ if __name__ == "__main__":
     code = main()
     # Nothing is left to collect: looking through all that Keras and JAX have made would take seconds.
     gc.freeze()
+    if code > _SIGNALLED:
+        # What is being compiled cannot be stopped, and Python would wait for it; all else has ended.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from pipeline.engines.engine import Engine, Event
+from pipeline.engines.engine import Engine, Event, Interrupted
 from pipeline.loop import drive
 from pipeline.seeds import derived
 from pipeline.study import Finished
@@ -93,7 +93,10 @@ def train(
             recorder.epoch(event)
         elif isinstance(event, Outcome):
             _end(event, by_number[event.number], recorder)
-        return isinstance(event, Outcome)
+        elif isinstance(event, Interrupted):
+            interrupt(event.number, event.reason)
+            waiting.append(event.number)
+        return isinstance(event, Outcome | Interrupted)
 
     def interrupt(number: int, reason: str) -> None:
         recorder.end(number, KILLED, reason=reason)

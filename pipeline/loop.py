@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import ledger, stops
-from pipeline.engines.engine import Engine, Event
+from pipeline.engines.engine import Engine, Event, Interrupted
 from pipeline.errors import RunError
 from pipeline.ledger import Ledger
 from pipeline.progress import ProgressLine
@@ -155,6 +155,10 @@ def _handle(event: Event, rooms: Rooms, told: Ledger) -> bool:
                 f"epoch {event.epoch}",
                 rooms.epochs - 1 - event.epoch,
             )
+        case Interrupted():
+            rooms.recorder.end(event.number, KILLED, reason=event.reason)
+            told.tell(lambda: rooms.study.interrupt(event.number, event.reason))
+            return True
         case FoldScore():
             return _pruned(
                 rooms, told, event.number, event.value, f"fold {event.fold}", rooms.folds - 1 - event.fold

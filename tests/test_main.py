@@ -1,5 +1,6 @@
 """The command line: what is found before Keras is imported ends with code 2, a message, no files."""
 
+import errno
 import os
 import re
 import subprocess
@@ -149,7 +150,7 @@ def test_a_study_name_that_looks_like_an_option_is_refused(
 def test_a_storage_with_a_password_is_refused_and_not_repeated(
     capsys: pytest.CaptureFixture[str], command: str, url: str
 ) -> None:
-    (line,) = refused(capsys, command, "--storage", url)
+    (line,) = refused(capsys, command, "--study", "mine", "--storage", url)
     assert line.startswith("storage: must not carry a password")
     assert "PIPELINE_STORAGE" in line
     assert "PGPASSWORD" in line
@@ -236,3 +237,17 @@ def test_a_typing_error_is_answered_before_anything_heavy_is_imported(tmp_path: 
     assert [line.partition(" must")[0] for line in said] == ["pipeline: task:"]
     assert "pipeline" in imported
     assert imported & {"keras", "mlflow", "tensorflow", "jax", "torch", "sklearn", "matplotlib"} == set()
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "studies/iris/journal.log")
+
+    monkeypatch.setattr("pipeline.entry.run", full)
+    assert main(["search"]) == 1
+    assert capsys.readouterr().err == (
+        "pipeline: the disk is full (studies/iris/journal.log): where there is room again, the same command"
+        " goes on\n"
+    )

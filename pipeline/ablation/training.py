@@ -11,7 +11,7 @@ from pipeline import loop
 from pipeline.ablation.plan import Arm, Group
 from pipeline.engines import choice
 from pipeline.engines.choice import Order
-from pipeline.engines.engine import Event
+from pipeline.engines.engine import Event, Interrupted
 from pipeline.evaluation.scoring import values_of
 from pipeline.progress import ProgressLine
 from pipeline.secrets import redacted
@@ -129,7 +129,10 @@ def train(asked: Mapping[str, Any], task: Task, stage: Stage, parent: Parent, fo
                 progress.epoch(event)
             elif isinstance(event, Outcome):
                 _end(event, by_number[event.number], recorder, progress, folder)
-            return isinstance(event, Outcome)
+            elif isinstance(event, Interrupted):
+                interrupt(event.number, event.reason)
+                waiting.append(by_number[event.number])
+            return isinstance(event, Outcome | Interrupted)
 
         def interrupt(number: int, reason: str) -> None:
             recorder.end(number, KILLED, reason=reason)

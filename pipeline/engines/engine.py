@@ -26,7 +26,16 @@ CHECKPOINT_FILE = "checkpoint.keras"
 EVENTS_FOLDER = "tensorboard"
 """Event files, in an Outcome's folder or in what the record adds to it."""
 
-Event = Progress | FoldScore | Outcome
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A trial that the engine had to end, and that can be trained from its beginning once more."""
+
+    number: int
+    reason: str
+
+
+Event = Progress | FoldScore | Outcome | Interrupted
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Engine(Protocol):
     def step(self) -> Sequence[Event]:
         """Advances what is running by about an epoch; what happened meanwhile, in order.
 
-        An Outcome is a trial's last event and frees its place.
+        An Outcome or Interrupted is a trial's last event and frees its place.
         """
 
     def drop(self, number: int) -> None:

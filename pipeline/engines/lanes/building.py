@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from pipeline.engines import rows
-from pipeline.engines.lanes import devices, fit_loop, selfcheck, signature, sizing
+from pipeline.engines.lanes import devices, fit_loop, memory, selfcheck, signature, sizing
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
@@ -95,6 +95,13 @@ class Builder:
         """Remembers that lanes cannot take models of this structure."""
         self._refused[structure] = reason
 
+    def halve(self, lanes: int) -> int:
+        """A program of so many lanes ran out of memory: how many there are now; 0 if not fewer."""
+        left = memory.fewer(lanes, self._mesh.size)
+        if left:
+            self.lanes, self._chosen = min(self.lanes, left), True
+        return left
+
     def close(self) -> None:
         self._builder.shutdown(cancel_futures=True)
         # What is being compiled cannot be stopped, and nobody waits for it any more.
@@ -163,10 +170,16 @@ class Builder:
             return program
 
         try:
-            program = self._sized(make, entry)
-            if entry.key.structure not in self._compared:
-                self._compare(program, entry)
-                self._compared.add(entry.key.structure)
+            while True:
+                try:
+                    program = self._sized(make, entry)
+                    if entry.key.structure not in self._compared:
+                        self._compare(program, entry)
+                        self._compared.add(entry.key.structure)
+                    return program
+                except Exception as error:
+                    if not memory.is_out(error) or not self.halve(self.lanes):
+                        raise
         except Refusal:
             raise
         except Exception as error:
@@ -174,7 +187,6 @@ class Builder:
             raise Refusal(f"its step cannot be compiled for lanes: {in_short(error)}") from error
         finally:
             self._clock.compiled(time.monotonic() - began)
-        return program
 
     def _sized(self, make: Callable[[int], Program], entry: Entry) -> Program:
         """A program of as many lanes as the first one was found to run best with, or as it will need."""

@@ -4,10 +4,12 @@ Three threads keep the programs fed: one builds the models of candidates, one co
 ended. While a call runs, the search loop handles what the last one brought.
 """
 
+import contextlib
+import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from typing import Any
 
 import keras
 
-from pipeline.engines.engine import Event, Times
+from pipeline.engines.engine import Event, Interrupted, Times
+from pipeline.engines.lanes import memory
 from pipeline.engines.lanes.berth import Berth, Call
 from pipeline.engines.lanes.building import Builder
 from pipeline.engines.lanes.clock import Clock
@@ -23,9 +26,11 @@ from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.finishing import Finisher
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
-from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.turns import Turns
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
+
+_log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.5
 
@@ -121,13 +126,16 @@ class LanesEngine:
     def step(self) -> Sequence[Event | Refused]:
         events: list[Event | Refused] = []
         self._place(events)
-        self._launch()
+        self._launch(events)
         under_way = [berth for berth in self._berths.values() if berth.call]
         if under_way:
             wait([berth.call.done for berth in under_way if berth.call], return_when=FIRST_COMPLETED)
             for berth in under_way:
                 if berth.call and berth.call.done.done():
-                    self._take(berth, berth.call, events)
+                    with self._bearing(berth, events):
+                        self._take(berth, berth.call, events)
+            # The devices go on while the search loop handles the events.
+            self._launch(events)
         elif not events and not self._finished(events):
             pending: list[Future[Any]] = [*self._building, *self._finishing]
             pending += [future for future, _ in self._compiling.values()]
@@ -225,11 +233,38 @@ class LanesEngine:
 
     # Calls
 
-    def _launch(self) -> None:
-        for berth in self._berths.values():
+    def _launch(self, events: list[Event | Refused]) -> None:
+        for berth in tuple(self._berths.values()):
             if not berth.call and berth.busy:
-                berth.launch(self._budget.epochs)
-                self._clock.began(berth.call.begun if berth.call else time.monotonic())
+                with self._bearing(berth, events):
+                    berth.launch(self._budget.epochs)
+                    self._clock.began(berth.call.begun if berth.call else time.monotonic())
+
+    @contextlib.contextmanager
+    def _bearing(self, berth: Berth, events: list[Event | Refused]) -> Iterator[None]:
+        """For a block in which a program may run out of memory: its trials then go on in fewer lanes."""
+        try:
+            yield
+        except Exception as error:
+            if not memory.is_out(error):
+                raise
+            self._without(berth, in_short(error), events)
+
+    def _without(self, berth: Berth, error: str, events: list[Event | Refused]) -> None:
+        """Gives up a program that has run out of memory."""
+        del self._berths[berth.key]
+        left = self._builder.halve(berth.lanes)
+        reason = f"out of memory with {berth.lanes} lanes of a program"
+        if left:
+            _log.warning("%s: %d from now on (%s)", reason, left, error)
+        inside = {entry.candidate.number for entry in berth.entries if entry} & self._candidates.keys()
+        for number in sorted(inside):
+            self.drop(number)
+            alone = f"needs more memory than there is: {error}"
+            events.append(Interrupted(number, reason) if left else Outcome(number, failure=alone))
+        for entry in berth.waiting:
+            if entry.candidate.number in self._candidates:
+                self._queue(entry)
 
     def _take(self, berth: Berth, call: Call, events: list[Event | Refused]) -> None:
         """What a call brought: its epochs, and the lanes that ended in it."""
@@ -246,8 +281,6 @@ class LanesEngine:
             if entry is not None and berth.entries[lane] is entry and not report.alive[lane]
         ]
         self._retire(berth, over, events)
-        # The devices go on while the search loop handles the events.
-        self._launch()
 
     def _epoch(
         self, berth: Berth, lane: int, entry: Entry, metrics: dict[str, float], events: list[Event | Refused]
