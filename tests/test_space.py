@@ -870,7 +870,7 @@ _SETTINGS = st.dictionaries(
 _BUDGET_KEYS = ["epochs", "monitor", "patience", "plateau_factor", "min_delta"]
 _BUDGETS = st.dictionaries(st.sampled_from(_BUDGET_KEYS) | _WORDS, _ANYTHING, max_size=3)
 _OBJECTIVES = st.dictionaries(st.sampled_from(["metric", "direction"]) | _WORDS, _ANYTHING, max_size=3)
-_SOUND = st.fixed_dictionaries(
+SOUND = st.fixed_dictionaries(
     {
         "space": _LIKELY,
         "budget": st.just({"epochs": 3}),
@@ -878,7 +878,7 @@ _SOUND = st.fixed_dictionaries(
     },
     optional={"baseline": st.just({"l2": 0.1}), "variants": st.just({"plain": {}})},
 )
-_JUNK = st.fixed_dictionaries(
+JUNK = st.fixed_dictionaries(
     {
         "space": _SETTINGS | _ANYTHING,
         "budget": st.just({"epochs": 3}) | _BUDGETS,
@@ -905,9 +905,14 @@ def toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-@given(tables=_SOUND | _JUNK)
+@given(tables=SOUND | JUNK)
 @hypothesis_settings(max_examples=300, deadline=None, database=None)
 def test_any_tables_are_a_space_or_a_user_error(tables: dict) -> None:
+    check(tables)
+
+
+def check(tables: dict) -> None:
+    """These tables are a space as they say, or refused with the place of each fault."""
     text = "\n".join(f"{toml(name)} = {toml(table)}" for name, table in tables.items())
     try:
         space = parse(text, FILE, PARAMETERS, CLASSIFICATION)
