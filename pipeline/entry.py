@@ -43,7 +43,7 @@ def run(command: str, given: Mapping[str, object]) -> "Result | None":
 
         clean(asked)
         return None
-    backend.choose(asked.get("engine") or "auto")
+    backend.choose(asked.get("engine") or "auto", asked.get("memory_fraction"))
     # Only now, as Keras, which the commands import, must know its backend, and takes seconds.
     backend.load()
     from pipeline import commands

@@ -137,6 +137,13 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def _share(text: str) -> float:
+    share = _number(text)
+    if not 0 < share <= 1:
+        raise ValueError("must be a number > 0 and ≤ 1")
+    return share
+
+
 def _seconds(text: str) -> float:
     seconds = _number(text)
     if not (seconds > 0 and math.isfinite(seconds)):
@@ -254,6 +261,12 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("epochs", "", "longest training of a trial; the space file's if empty", _whole(1, _MILLION)),
         Option("engine", "auto", "what trains the trials: " + ", ".join(ENGINES), _one_of(*ENGINES)),
         Option("lanes", "auto", "trials side by side in one program; chosen by measuring if auto", _lanes),
+        Option(
+            "memory_fraction",
+            "",
+            "share of each GPU's memory that JAX takes, at most 1; JAX's own if empty",
+            _share,
+        ),
         Option("sampler", "tpe", "what draws the settings: " + ", ".join(SAMPLERS), _one_of(*SAMPLERS)),
         Option("pruner", "none", "what ends poor trials early: " + ", ".join(PRUNERS), _one_of(*PRUNERS)),
         Option("seed", "0", "everything random derives from it and the trial's number", _whole(0, 2**32 - 1)),

@@ -251,3 +251,30 @@ def test_a_full_disk_is_told_without_a_traceback(
         "pipeline: the disk is full (studies/iris/journal.log): where there is room again, the same command"
         " goes on\n"
     )
+
+
+@pytest.mark.parametrize("share", ["0", "-0.5", "1.5", "nan", "half"])
+def test_a_share_of_memory_is_above_0_to_1(capsys: pytest.CaptureFixture[str], share: str) -> None:
+    (line,) = refused(capsys, "search", f"--memory_fraction={share}")
+    assert line == f"memory_fraction: must be a number > 0 and ≤ 1, but is {share!r}"
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("jax", "0.4"), ("tensorflow", "memory_fraction: is JAX's, but Keras runs on tensor")],
+)
+def test_jax_is_told_its_share_of_memory_before_it_wakes(backend: str, said: str) -> None:
+    program = """
+import os, sys
+from pipeline.engines import backend
+try:
+    backend.choose("fit", 0.4)
+except ValueError as error:
+    sys.exit(str(error))
+assert "jax" not in sys.modules
+print(os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"])
+"""
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout or done.stderr).startswith(said)

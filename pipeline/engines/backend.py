@@ -17,13 +17,15 @@ from pipeline.errors import UserError
 _PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
-def choose(engine: str) -> str:
+def choose(engine: str, memory_fraction: float | None = None) -> str:
     """Settles the backend: JAX for lanes; what `KERAS_BACKEND` says, TensorFlow by default, for `fit`.
 
     A process whose Keras is there already keeps its backend.
 
     Args:
         engine: auto, lanes or fit; auto takes JAX unless the variable says otherwise.
+        memory_fraction: share of each GPU's memory that JAX takes, above 0 to 1; JAX's own three quarters if
+            None.
 
     Raises:
         UserError: Keras has no such backend, its package is not installed, or lanes cannot run on it.
@@ -41,6 +43,11 @@ def choose(engine: str) -> str:
         )
     if engine == "lanes" and backend != "jax":
         raise UserError(f"engine=lanes: needs Keras on jax, but KERAS_BACKEND is {backend!r}; unset it")
+    if memory_fraction is not None:
+        if backend != "jax":
+            raise UserError(f"memory_fraction: is JAX's, but Keras runs on {backend}; leave it out")
+        # https://docs.jax.dev/en/latest/gpu_memory_allocation.html; read when the devices are first used.
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{memory_fraction:g}"
     return backend
 
 
