@@ -88,6 +88,7 @@ def task(source: Source) -> Task:
         of_data(whole.data),
         load=lambda size: _data(read(size)),
         form=lambda data: TableForm(whole.rules, whole.example),
+        raw=lambda split: tables.raw(source, split, whole.state),
         source=source,
     )
 

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -50,6 +51,19 @@ def load(uri: str) -> Answering:
         UserError: there is no such model, or it was not made by this pipeline.
     """
     connect()
+    return _load(uri)
+
+
+def load_folder(folder: Path) -> Answering:
+    """The model whose files lie in a folder, as MLflow keeps one.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return _load(str(folder))
+
+
+def _load(uri: str) -> Answering:
     # `NAME@champion` looks like a password and a host.
     shown = uri if uri.startswith(("models:/", "runs:/")) else redacted(uri)
     # It warns of each package whose version differs from the model's pins.
