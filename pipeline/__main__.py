@@ -8,6 +8,7 @@ interrupted, 143 terminated.
 
 import argparse
 import gc
+import io
 import logging
 import os
 import sys
@@ -18,13 +19,15 @@ from typing import NoReturn
 
 from pipeline import options
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import first_line, redacted
+from pipeline.secrets import HIDING, first_line, hidden, redacted
 from pipeline.stops import Stops
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(HIDING)
     stops = Stops()
     command = ""
     try:
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run(command, given)
     except (UserError, RunError) as error:
-        lines = str(error).splitlines()
+        lines = hidden(str(error)).splitlines()
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # A fault of this program, or a disk that is full: the traceback is kept, and not thrown at the user.
         with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
+            whole = io.StringIO()
+            traceback.print_exc(file=whole)
+            file.write(hidden(whole.getvalue()))
         print(
             f"pipeline: failed: {type(error).__name__}: {first_line(error)} (traceback in {file.name})",
             file=sys.stderr,

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import first_line, redacted
+from pipeline.secrets import HIDING, first_line, redacted
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
@@ -78,6 +78,9 @@ def reconnect(uri: str) -> Client:
 def _hush() -> None:
     """Keeps MLflow from telling what is told better elsewhere."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # It has handlers of its own, and tells URIs.
+    for handler in logging.getLogger("mlflow").handlers:
+        handler.addFilter(HIDING)
     # A fresh SQLite store tells every step of its making.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # And a failing one shows its traceback, of which the message is shown anyway.

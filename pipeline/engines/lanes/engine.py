@@ -24,6 +24,7 @@ from pipeline.engines.lanes.finishing import Finisher
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal
+from pipeline.secrets import hidden
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
 
 _WAIT_SECONDS = 0.5
@@ -218,7 +219,7 @@ class LanesEngine:
             first_line = (str(error).strip() or "no message").splitlines()[0]
             detail = "".join(traceback.format_exception(error))
             reason = f"{type(error).__name__}: {first_line} (on jax; engine=fit trains on TensorFlow)"
-            events.append(Outcome(candidate.number, failure=reason, detail=detail))
+            events.append(Outcome(candidate.number, failure=hidden(reason), detail=hidden(detail)))
 
     # Calls
 
