@@ -40,13 +40,13 @@ def aliases() -> dict[str, str]:
 
 
 def written(file: Path, seed: int, *, noise: bool = False, first: str = "size,colour,kind") -> str:
-    """A table whose class says size and colour: of a later night with other numbers, and a colour more."""
+    """A table whose class says size and colour: later nights have shifted numbers, and a colour more."""
     rng = np.random.default_rng(seed)
     colours = ("red", "blue", "green")[: 2 + (seed > 0)]
     lines = [first]
     for _ in range(150):
-        size, colour = rng.normal(3.0 * seed, 1.0 + seed), rng.choice(colours)
-        kind = "big" if size - 3.0 * seed + (colour == "red") > 0.5 else "small"
+        size, colour = rng.normal(0.3 * seed, 1.0 + 0.3 * seed), rng.choice(colours)
+        kind = "big" if size + (colour == "red") > 0.5 else "small"
         lines.append(f"{size:.4f},{colour},{rng.choice(['big', 'small']) if noise else kind}")
     file.write_text("\n".join(lines))
     return str(file)
