@@ -78,6 +78,8 @@ def reconnect(uri: str) -> Client:
 def _hush() -> None:
     """Keeps MLflow from telling what is told better elsewhere."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With the password of the server, if its URI has one.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # It has handlers of its own, and tells URIs.
     for handler in logging.getLogger("mlflow").handlers:
         handler.addFilter(HIDING)
