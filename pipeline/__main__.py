@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from pipeline import launcher, options
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import first_line, redacted
+from pipeline.secrets import HIDING, first_line, hidden, redacted
 from pipeline.stops import Stops
 
 # An exit code above it says which signal ended the program.
@@ -29,6 +29,8 @@ _SIGNALLED = 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; its exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(HIDING)
     stops = Stops()
     launcher.watch()
     command = ""
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run(command, given)
     except (UserError, RunError) as error:
-        lines = str(error).splitlines()
+        lines = hidden(str(error)).splitlines()
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             said = f"the disk is full{place}: where there is room again, the same command goes on"
         else:
             said = f"failed: {type(error).__name__}: {first_line(error)}{_kept_traceback()}"
-        print(f"pipeline: {said}", file=sys.stderr, flush=True)
+        print(f"pipeline: {hidden(said)}", file=sys.stderr, flush=True)
         return 1
     finally:
         stops.restore()
@@ -68,7 +70,7 @@ def _kept_traceback() -> str:
     """Keeps the traceback of a fault of this program, and does not throw it at the user; where it is."""
     try:
         with tempfile.NamedTemporaryFile("w", prefix="regatta-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
+            file.write(hidden(traceback.format_exc()))
     except OSError:
         return ""
     return f" (traceback in {file.name})"

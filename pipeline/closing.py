@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from pipeline import ensemble, promotion
 from pipeline.delivery import Delivery
 from pipeline.ensemble import Ensemble, Judge
+from pipeline.errors import RunError, UserError
 from pipeline.evaluation.scoring import score_test
+from pipeline.forms import Form
 from pipeline.metrics import score_of
 from pipeline.promotion import Entrant, Jury
 from pipeline.result import Result
@@ -19,6 +22,7 @@ from pipeline.stored import Stored
 from pipeline.study import Finished, Study
 from pipeline.study_record import StudyRecord
 from pipeline.tasks.task import Task
+from pipeline.tracking.models import LEARNED_FILE
 from pipeline.tracking.parent import STUDY, TASK
 from pipeline.tracking.recorder import REFIT
 from pipeline.values import Data, Member, Metric, Objective
@@ -83,9 +87,9 @@ class Closing:
             metadata = {"study": result.study, "task": self.task.name, "run": run}
             # What has learned from the validation rows cannot be compared on them.
             judged = self._models(finished, chosen, folder) if refitted and wish.register else None
-            delivery = Delivery(
-                self.stored.parent, self.data, self.task.form(self.data), folder, metadata, judged
-            )
+            form = self.task.form(self.data)
+            learned = self._learned(form, folder) if wish.register else None
+            delivery = Delivery(self.stored.parent, self.data, form, folder, metadata, judged, learned)
             with delivery.saved(made, wish.export):
                 kept = StudyRecord(self.stored, self.task, self.objective, metric, self.study.history())
                 kept.keep(result, made, folder)
@@ -164,8 +168,21 @@ class Closing:
         """Adds the better of ensemble and champion to the registry; what happened."""
         ensemble, champion = entrants
         tags = {STUDY: self.study.name, TASK: self.task.name, **({REFIT: "true"} if refit else {})}
-        jury = Jury(self.data, metric, self.task.form(self.data))
+        jury = Jury(self.data, metric, self.task.form(self.data), self.task.raw)
         return promotion.enter(self.stored.parent, name, (ensemble, champion), jury, tags, folder)
+
+    def _learned(self, form: Form, folder: Path) -> Path | None:
+        """The file that tells which rows are learned from; None where that cannot be told."""
+        if self.task.raw is None:
+            return None
+        file = folder / LEARNED_FILE
+        try:
+            np.save(file, promotion.learned_from(self.task.raw, self.data, form))
+        except (RunError, UserError) as error:
+            # Of a file that is gone, say: the models are there all the same.
+            _log.warning("register: the rows cannot be read again: %s", error)
+            return None
+        return file
 
     def _best(self) -> dict[str, float]:
         """The best possible scores that are known, also of means of such."""

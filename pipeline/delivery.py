@@ -33,6 +33,7 @@ class Delivery:
 
     folder: exists; for files on their way. metadata: kept with each MLflow model, JSON values.
     judged: the models as validation rows can judge them, where the models have learned from those.
+    learned: the file that tells which rows they, or those, have learned from, where that is known.
     """
 
     parent: Parent
@@ -41,6 +42,7 @@ class Delivery:
     folder: Path
     metadata: Mapping[str, Any]
     judged: Mapping[str, keras.Model] | None = None
+    learned: Path | None = None
 
     @contextlib.contextmanager
     def saved(self, made: Mapping[str, keras.Model], export: Sequence[str]) -> Iterator[None]:
@@ -74,6 +76,7 @@ class Delivery:
                 self.folder,
                 {**self.metadata, "scores": {score: found.value for score, found in scores[name].items()}},
                 self._judged(name),
+                self.learned,
             )
             for name in DELIVERED
         }

@@ -81,6 +81,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _place(text: str) -> str:
+    if "://" in text and redacted(text) != text:
+        raise ValueError("must not carry a password, because `mlflow run` logs its parameters")
+    return text
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text in words:
@@ -219,7 +225,7 @@ _TASK = Option(
     _task,
 )
 _SOURCE = (
-    Option("data", "", "your own rows: a file for table and text, a folder for images", _text),
+    Option("data", "", "your own rows: a file for table and text, a folder for images", _place),
     Option("target", "", "column that is learned", _text),
     Option("text", "", "column of texts, for task=text", _text),
     Option("group", "", "column whose equal values stay together in every split; none if empty", _text),
@@ -283,7 +289,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
             _whole(1, 20),
         ),
         _REFIT,
-        Option("space", "", "search-space file; the task's own if empty", _text),
+        Option("space", "", "search-space file; the task's own if empty", _place),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
         Option(
             "callbacks",
@@ -330,17 +336,17 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
             "model",
             "",
             "MLflow model URI, such as models:/NAME@champion",
-            _text,
+            _place,
             required=True,
         ),
         Option(
             "input",
             "",
             "rows: CSV, TSV, Parquet, NPZ or NPY, a picture, or a folder of pictures",
-            _text,
+            _place,
             required=True,
         ),
-        Option("output", "", "file for the answers: CSV, TSV or Parquet; the terminal if empty", _text),
+        Option("output", "", "file for the answers: CSV, TSV or Parquet; the terminal if empty", _place),
     ),
     "report": (
         Option("study", "iris", "name of a study that has finished trials", _text),
@@ -369,7 +375,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("engine", "auto", "what trains: " + ", ".join(ENGINES), _one_of(*ENGINES)),
         Option("lanes", "auto", "trainings side by side in one program; chosen by measuring if auto", _lanes),
         Option("seed", "0", "the seeds derive from it", _whole(0, 2**32 - 1)),
-        Option("space", "", "search-space file; the task's own if empty", _text),
+        Option("space", "", "search-space file; the task's own if empty", _place),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
     ),
     "clean": (

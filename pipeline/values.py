@@ -30,7 +30,8 @@ class Split:
     (rows, classes); of a model with several outputs, each by its output's name. weights: how much each row
     counts in the loss, Keras's `sample_weight`, (rows,), finite and 0 or more; without them each row counts
     1. groups: a number a row, (rows,): no split parts rows of one number. times: likewise, what orders the
-    rows: none is learned from that is later than one that is validated or tested on.
+    rows: none is learned from that is later than one that is validated or tested on. places: likewise, which
+    of its source's rows it is, from 0, where a task can read those again (`Task.raw`).
     """
 
     inputs: Array | Mapping[str, Array]
@@ -38,6 +39,7 @@ class Split:
     weights: Array | None = None
     groups: Array | None = None
     times: Array | None = None
+    places: Array | None = None
 
     def __post_init__(self) -> None:
         for what, part in (("inputs", self.inputs), ("targets", self.targets)):
@@ -113,7 +115,12 @@ class Split:
         """The split of these rows, given by their numbers."""
         beside = {
             name: None if part is None else part[rows]
-            for name, part in (("weights", self.weights), ("groups", self.groups), ("times", self.times))
+            for name, part in (
+                ("weights", self.weights),
+                ("groups", self.groups),
+                ("times", self.times),
+                ("places", self.places),
+            )
         }
         return Split(_take(self.inputs, rows), _take(self.targets, rows), **beside)
 
@@ -129,6 +136,7 @@ class Split:
                 ("weights", self.weights, other.weights),
                 ("groups", self.groups, other.groups),
                 ("times", self.times, other.times),
+                ("places", self.places, other.places),
             )
         }
         return Split(_joined(self.inputs, other.inputs), _joined(self.targets, other.targets), **beside)

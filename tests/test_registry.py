@@ -186,18 +186,3 @@ def test_models_answer_alike_without_this_project(workplace: Path, kind: str) ->
     assert list(served["class"]) == [names[place] for place in expected.argmax(axis=1)]
     signature = mlflow.models.get_model_info(f"models:/{logged.model_id}").signature
     assert signature.inputs.input_names() == list(bunch.feature_names)
-
-
-@pytest.mark.slow
-def test_a_model_of_other_words_is_never_compared(workplace: Path) -> None:
-    found = []
-    for words in (("good", "bad"), ("bon", "mauvais")):
-        rows = "\n".join(f"{words[n % 2]} film,{'ab'[n % 2]}" for n in range(40))
-        (workplace / "rows.csv").write_text(f"say,kind\n{rows}\n")
-        asked = {"task": "text", "data": "rows.csv", "text": "say", "target": "kind", "study": words[0]}
-        found.append(
-            search(**asked, trials=1, epochs=1, members=1, engine="fit", export="none", register=NAME)
-        )
-    assert aliases() == {"champion": "1", "challenger": "2"}
-    assert found[1] is not None
-    assert found[1].registered.endswith("version 1 takes other rows, and cannot be compared")

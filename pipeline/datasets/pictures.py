@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.carried import pictures as carried
 from pipeline.datasets import splits, table_files, targets
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
 from pipeline.source import Source
 from pipeline.values import Array, Data, Size, Split
 
@@ -34,6 +34,7 @@ _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 # EXIF's orientations that lay a picture on its side.
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 _MOST_BYTES = 256 * 2**20
+_HELD_BYTES = 64 * 2**20
 _LISTED = 10
 
 
@@ -45,6 +46,35 @@ class Listed:
     values: Array
     classes: tuple[str, ...]
     groups: Array | None = None
+
+
+class Album:
+    """A person's pictures: their pixels, and their files as they were when those were read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        # Of the pictures that were read, each with its state.
+        self._files: list[tuple[Path, tuple[int, int]]] = []
+
+    def load(self, size: Size) -> Data:
+        """As `load`."""
+        data, self._files = _read_all(self._source, size)
+        return data
+
+    def raw(self, split: Split) -> Iterator[pd.DataFrame]:
+        """The files' bytes of a split that `load` gave, as many at a time as memory should hold.
+
+        Raises:
+            RunError: a file is another one now.
+        """
+        name = column(self._source)
+        held: list[bytes] = []
+        places: Any = split.places
+        for end, place in enumerate(places.tolist(), start=1):
+            held.append(_as_it_was(*self._files[place]))
+            if end == len(places) or sum(map(len, held)) >= _HELD_BYTES:
+                yield pd.DataFrame({name: pd.Series(held, dtype=object)})
+                held = []
 
 
 def load(source: Source, size: Size) -> Data:
@@ -66,6 +96,11 @@ def load(source: Source, size: Size) -> Data:
         UserError: the folder or file cannot be used, a path leads out of its folder, a class has fewer than
             two pictures, or all would need more memory than the machine has.
     """
+    return Album(source).load(size)
+
+
+def _read_all(source: Source, size: Size) -> tuple[Data, list[tuple[Path, tuple[int, int]]]]:
+    """The pictures, and the files that were read, by the splits' places."""
     place = Path(source.data)
     if not place.exists():
         raise UserError(f"data: {place}: there is no such file or folder")
@@ -74,14 +109,24 @@ def load(source: Source, size: Size) -> Data:
         # Pillow warns of damaged tags; whatever matters is an error.
         shape = _shape(listed.files, MOST_SIDE[size])
         _check_memory(len(listed.files), shape, place)
-        pixels, kept = _read(listed.files, shape, place, left_out)
+        pixels, kept, states = _read(listed.files, shape, place, left_out)
     _tell(left_out, len(kept), place)
     _check_classes(listed, kept, place)
     groups = None if listed.groups is None else listed.groups[kept]
-    parts = splits.parted(Split(pixels, listed.values[kept], groups=groups))
+    parts = splits.parted(Split(pixels, listed.values[kept], groups=groups, places=np.arange(len(kept))))
     if size == "small":
         parts = splits.small(*parts)
-    return splits.data("images", str(place), listed.classes, parts)
+    files = [(listed.files[number], state) for number, state in zip(kept, states, strict=True)]
+    return splits.data("images", str(place), listed.classes, parts), files
+
+
+def _as_it_was(file: Path, state: tuple[int, int]) -> bytes:
+    try:
+        if table_files.state(file) == state:
+            return file.read_bytes()
+    except OSError as error:
+        raise RunError(f"data: {file}: cannot be read again: {error.strerror}") from None
+    raise RunError(f"data: {file}: is not the file any more that was read")
 
 
 def column(source: Source) -> str:
@@ -217,13 +262,15 @@ def _check_memory(rows: int, shape: tuple[int, int, int], place: Path) -> None:
 
 def _read(
     files: Sequence[Path], shape: tuple[int, int, int], place: Path, left_out: list[str]
-) -> tuple[Array, Array]:
-    """The pixels of those that can be read, and their numbers; the others are added to `left_out`."""
+) -> tuple[Array, Array, list[tuple[int, int]]]:
+    """The pixels of those that can be read, their numbers and states; the others are added to `left_out`."""
     pixels = np.empty((len(files), *shape), np.uint8)
     kept: list[int] = []
+    states: list[tuple[int, int]] = []
     base = place if place.is_dir() else place.parent
     for number, file in enumerate(files):
         try:
+            state = table_files.state(file)
             made = carried.picture(_content(file), FORM, {"shape": shape})
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -231,7 +278,8 @@ def _read(
         else:
             pixels[len(kept)] = carried.cast(made, "uint8")
             kept.append(number)
-    return pixels[: len(kept)], np.array(kept, np.int64)
+            states.append(state)
+    return pixels[: len(kept)], np.array(kept, np.int64), states
 
 
 def _content(file: Path) -> bytes:

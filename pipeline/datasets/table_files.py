@@ -4,6 +4,7 @@ import codecs
 import collections
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,16 @@ def read(file: str | Path, what: str = "data") -> pd.DataFrame:
     if not len(table):
         raise UserError(f"{what}: {place}: has no rows")
     return table
+
+
+def state(file: str | Path) -> tuple[int, int]:
+    """What is another once a file is written anew: the time, in nanoseconds, and its bytes.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    told = os.stat(file)
+    return told.st_mtime_ns, told.st_size
 
 
 def heading(file: Path) -> tuple[str, list[str]]:

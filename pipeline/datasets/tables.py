@@ -5,7 +5,7 @@ rows to learn from.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import pandas as pd
 from pipeline.carried import encoding
 from pipeline.datasets import columns, splits, table_files, targets
 from pipeline.datasets.columns import Rule
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
 from pipeline.source import Source
 from pipeline.values import Array, Data, Size, Split
 
 _EXAMPLE = 3
+_ROWS = 10_000
 # Of targets: the size that may still be squared in 32 bits, and how much larger than their spread it may be.
 _LARGEST, _DIGITS = 1e15, 1e5
 ANSWER = "prediction"
@@ -32,13 +33,14 @@ class Table:
     """A table that was read.
 
     data: its rows as a model takes them. rules: of its columns. example: a few rows, cells by column. notes:
-    for people.
+    for people. state: of the file when it was read (see `table_files.state`).
     """
 
     data: Data
     rules: tuple[Rule, ...]
     example: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
+    state: tuple[int, int]
 
 
 def read(source: Source, size: Size) -> Table:
@@ -50,6 +52,8 @@ def read(source: Source, size: Size) -> Table:
         UserError: the file, a column or the target cannot be used.
     """
     file = Path(source.data)
+    # Before it is read: what is written meanwhile is seen.
+    state = table_files.state(file) if file.is_file() else (0, 0)
     table = table_files.read(file)
     by_role = {
         role: table_files.column(table, name, file, role)
@@ -63,7 +67,7 @@ def read(source: Source, size: Size) -> Table:
     times = targets.times(by_role["time"])[asked.rows] if source.time else None
     # Rows go by their numbers until the rules are there, which need those to learn from.
     values: Any = {ANSWER: asked.values[:, None]} if asked.is_number else asked.values
-    parts = splits.parted(Split(asked.rows, values, groups=groups, times=times))
+    parts = splits.parted(Split(asked.rows, values, groups=groups, times=times, places=asked.rows))
     if size == "small":
         parts = splits.small(*parts)
     # pandas writes its index under no name.
@@ -85,7 +89,28 @@ def read(source: Source, size: Size) -> Table:
     example = _example(features.iloc[parts[0].one_input[:_EXAMPLE]], fitted.rules)
     missing = (f"{asked.left_out} rows without a target are left out",) if asked.left_out else ()
     nameless = ("the column without a name is left out",) if unnamed else ()
-    return Table(data, fitted.rules, example, (*missing, *nameless, *fitted.notes))
+    return Table(data, fitted.rules, example, (*missing, *nameless, *fitted.notes), state)
+
+
+def raw(source: Source, split: Split, state: tuple[int, int]) -> Iterator[pd.DataFrame]:
+    """A split's rows as the file has them, some thousands at a time: all columns but the target.
+
+    state: of the file when the split was read.
+
+    Raises:
+        RunError: the file is another one now.
+    """
+    try:
+        now = table_files.state(source.data)
+    except OSError:
+        now = (0, 0)
+    if now != state:
+        raise RunError(f"data: {source.data}: is not the file any more that was read")
+    table = table_files.read(source.data)
+    places: Any = split.places
+    rows = table.drop(columns=[source.target])
+    for begin in range(0, len(places), _ROWS):
+        yield rows.iloc[places[begin : begin + _ROWS]]
 
 
 def _check_numbers(values: Array, name: str) -> None:

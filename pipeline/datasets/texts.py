@@ -3,11 +3,12 @@
 import functools
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.carried import words as carried
 from pipeline.datasets import splits, table_files, targets
@@ -28,6 +29,7 @@ _START, _RARE = 1, 2
 _LEAST_TEXTS = 2
 _PERCENTILE = 95
 _MOST_CHARACTERS = 200
+_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class Corpus:
         values: Any = column.target.values
         if column.target.is_number:
             values = {NUMBER: values[:, None].astype(np.float32)}
-        parts = splits.parted(Split(numbers, values, groups=column.groups, times=column.times))
+        parts = splits.parted(
+            Split(numbers, values, groups=column.groups, times=column.times, places=numbers)
+        )
         # By a number for each word, as texts of words would take twenty times the memory.
         index: dict[str, int] = {}
         said = [
@@ -96,10 +100,7 @@ class Corpus:
         sequences = np.zeros((len(said), form.length), np.int32)
         for out, words in zip(sequences, said, strict=True):
             carried.number(words.tolist(), known, form.start, form.rare, out)
-        train, validation, test = (
-            Split(sequences[part.one_input], part.targets, groups=part.groups, times=part.times)
-            for part in parts
-        )
+        train, validation, test = (replace(part, inputs=sequences[part.one_input]) for part in parts)
         return (train, validation, test), form
 
     @property
@@ -129,6 +130,13 @@ class Corpus:
         return splits.data(
             "text", self._source.data, classes, parts, outputs=outputs, words={"": len(form.words)}
         )
+
+    def raw(self, split: Split) -> Iterator[pd.DataFrame]:
+        """A split's texts, some thousands at a time."""
+        places: Any = split.places
+        for begin in range(0, len(places), _ROWS):
+            texts = [self.column.texts[place] for place in places[begin : begin + _ROWS]]
+            yield pd.DataFrame({self._source.text: pd.Series(texts, dtype=object)})
 
     def shown(self, inputs: Array) -> list[str]:
         """The words of each row in order, a dash for each that is too rare to be known."""

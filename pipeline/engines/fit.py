@@ -18,6 +18,7 @@ from pipeline.engines import memory
 from pipeline.engines.baton import Baton
 from pipeline.engines.engine import Event, Times
 from pipeline.engines.fitting import Training
+from pipeline.secrets import hidden
 from pipeline.tasks.task import OwnFit
 from pipeline.values import Budget, Candidate, Data, Objective, Outcome, Settings
 
@@ -112,4 +113,4 @@ class FitEngine:
             first_line = (str(error).strip() or "no message").splitlines()[0]
             reason = f"{type(error).__name__}: {first_line}"
             self._training.forget(candidate.number)
-            return Outcome(candidate.number, failure=reason, detail=traceback.format_exc())
+            return Outcome(candidate.number, failure=hidden(reason), detail=hidden(traceback.format_exc()))

@@ -1,6 +1,7 @@
 """The reports' pictures; drawn without a screen and without state."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,5 +138,8 @@ def _colour(span: Span, direction: Direction) -> str:
 
 def save(figure: Figure, file: Path) -> Path:
     """Writes the picture; its file."""
-    figure.savefig(file, dpi=120)
+    with warnings.catch_warnings():
+        # A sign that no font has, in a class's name say, is a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(file, dpi=120)
     return file

@@ -1,11 +1,11 @@
 """Images: a person's own pictures, by a small residual convnet or a separable one."""
 
-import functools
 from typing import Any
 
 import keras
 
 from pipeline.datasets import pictures
+from pipeline.datasets.pictures import Album
 from pipeline.forms import Pictures
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import Parameter, techniques
@@ -122,6 +122,7 @@ def _separable(tensor: Any, filters: int, settings: Settings) -> Any:
 
 def task(source: Source) -> Task:
     """The task of a person's pictures; see `datasets/pictures.py` for what they may be."""
+    album = Album(source)
     return Task(
         name="images",
         parameters=(
@@ -134,8 +135,9 @@ def task(source: Source) -> Task:
             _ZOOM,
         ),
         metrics=CLASSIFICATION,
-        load=functools.partial(pictures.load, source),
+        load=album.load,
         build=build,
         form=lambda data: Pictures(column=pictures.column(source)),
+        raw=album.raw,
         source=source,
     )

@@ -90,6 +90,7 @@ def task(source: Source) -> Task:
         of_data(whole.data, max(map(len, encoding.categories(whole.rules)), default=0)),
         load=lambda size: _data(read(size)),
         form=lambda data: TableForm(whole.rules, whole.example),
+        raw=lambda split: tables.raw(source, split, whole.state),
         source=source,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.forms import Arrays, Form
 from pipeline.settings import Parameter
 from pipeline.source import Source
-from pipeline.values import Array, Data, Metric, Settings, Size
+from pipeline.values import Array, Data, Metric, Settings, Size, Split
 
 if TYPE_CHECKING:
     # Which backend Keras runs on is not settled yet where tasks are only listed.
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 
 OwnFit = Callable[[Settings, "keras.Model", Mapping[str, Any]], Mapping[str, float]]
+
+
+Raw = Callable[[Split], Iterator[Any]]
 
 
 def _arrays(data: Data) -> Form:
@@ -36,6 +39,8 @@ class Task:
     it takes from `data` (shapes, classes, means) comes from the training rows alone. texts: inputs,
     (rows, ...) -> what each row says in words, where rows are texts; None where the words are not known.
     form: of the rows that a finished model is asked with; the model's own arrays by default.
+    raw: (split) -> its rows in that form, in order, as tables of some rows each, read from the source again;
+    a RunError where it is not what it was. None where the task has no such rows.
     space: name of its search-space file, where that is not the task's own. space_text: its search space,
     where it has no file. source: where its rows come from, where a person brings them. fit: a training of its
     own, which only the engine `fit` can run: (settings, model, what `model.fit` would be called with) -> what
@@ -50,6 +55,7 @@ class Task:
     build: Callable[[Settings, Data], keras.Model]
     texts: Callable[[Array], list[str] | None] | None = None
     form: Callable[[Data], Form] = _arrays
+    raw: Raw | None = None
     space: str = ""
     space_text: str = ""
     source: Source = field(default_factory=Source)

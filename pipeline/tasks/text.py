@@ -134,6 +134,7 @@ def task(source: Source) -> Task:
         build=build,
         texts=None if is_number else corpus.shown,
         form=lambda data: corpus.form,
+        raw=corpus.raw,
         space="text_number" if is_number else "",
         source=source,
     )

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import stops
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import first_line, redacted
+from pipeline.secrets import HIDING, first_line, redacted
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
@@ -123,6 +123,11 @@ def _hush() -> None:
     """Keeps MLflow from telling what is told better elsewhere, and from waiting minutes in silence."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With the password of the server, if its URI has one.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    # It has handlers of its own, and tells URIs.
+    for handler in logging.getLogger("mlflow").handlers:
+        handler.addFilter(HIDING)
     # A fresh SQLite store tells every step of its making.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # And a failing one shows its traceback, of which the message is shown anyway.

@@ -31,7 +31,7 @@ from pipeline.tracking import served
 from pipeline.tracking.parent import Parent
 from pipeline.values import Array, Data
 
-MODEL_FILE, JUDGED_FILE, FORM_FILE = "model.keras", "judged.keras", "form.json"
+MODEL_FILE, JUDGED_FILE, FORM_FILE, LEARNED_FILE = "model.keras", "judged.keras", "form.json", "learned.npy"
 _EXAMPLE_ROWS = 3
 
 # By the kind of a form, the module that reads its rows, which the model carries along.
@@ -99,12 +99,14 @@ class Servable:
             ],
         }
 
-    def differs(self, told: Mapping[str, Any]) -> bool:
-        """Whether a model that tells this takes other rows or gives other answers: no score compares them."""
+    def difference(self, told: Mapping[str, Any]) -> str:
+        """How a model that tells this takes other inputs or gives other answers; empty if it does not."""
         mine = json.loads(json.dumps(self.told()))
         forms = [{**one["form"], "example": ""} for one in (mine, told)]
         answered = [[(out["name"], out["classes"]) for out in one["outputs"]] for one in (mine, told)]
-        return forms[0] != forms[1] or mine["inputs"] != told["inputs"] or answered[0] != answered[1]
+        if forms[0] != forms[1] or mine["inputs"] != told["inputs"]:
+            return "it takes other inputs"
+        return "it answers with other outputs or classes" if answered[0] != answered[1] else ""
 
     def signature(self) -> ModelSignature:
         """The columns or tensors that it takes, and the columns it answers with."""
@@ -154,6 +156,7 @@ def log(
     folder: Path,
     metadata: Mapping[str, Any],
     judged: Path | None = None,
+    learned: Path | None = None,
 ) -> str:
     """Logs a model under the parent run; its id.
 
@@ -165,6 +168,7 @@ def log(
         folder: exists; for what is made on the way.
         metadata: kept with the model, JSON values.
         judged: the file of the model that validation rows can judge, where it has learned from those.
+        learned: the file `LEARNED_FILE`, which tells what rows it has learned from, where that is known.
     """
     # MLflow keeps the files under their own names.
     kept = folder / f"{name}_served"
@@ -174,6 +178,7 @@ def log(
         shutil.copy(judged, kept / JUDGED_FILE)
     held = user_code.held_by(file)
     told = {**servable.told(), "modules": held.modules, "functions": held.functions}
+    told["learned"] = learned is not None
     (kept / FORM_FILE).write_text(json.dumps(told), encoding="utf-8")
     # The requirements are given, so MLflow need not import the model in a process of its own to guess them;
     # its warning that they then go unchecked says nothing new.
@@ -193,6 +198,7 @@ def log(
                 "model": str(kept / MODEL_FILE),
                 "form": str(kept / FORM_FILE),
                 **({"judged": str(kept / JUDGED_FILE)} if judged else {}),
+                **({"learned": str(learned)} if learned else {}),
                 **servable.carried,
             },
             signature=servable.signature(),

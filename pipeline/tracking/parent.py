@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import (
 from mlflow.utils.time import get_current_time_millis
 
 from pipeline.errors import RunError, UserError
-from pipeline.secrets import first_line, redacted
+from pipeline.secrets import first_line, hidden, redacted
 from pipeline.tracking.connection import Client
 from pipeline.values import Array, Data
 
@@ -173,7 +173,7 @@ def ending(parent: Parent) -> Iterator[None]:
         raise
     except BaseException as error:
         with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
-            parent.end("FAILED", str(error).splitlines()[0] if str(error) else type(error).__name__)
+            parent.end("FAILED", _said(error))
         raise
     parent.end("FINISHED")
 
@@ -187,6 +187,11 @@ def find_parent(client: Client, study: str, known: str) -> Parent:
     if not known:
         raise UserError(f"study {study}: has no MLflow run yet; search makes one")
     return Parent(client, _kept(client, study, known), resumed=True, resuming="")
+
+
+def _said(error: BaseException) -> str:
+    lines = redacted(hidden(str(error))).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def open_parent(client: Client, study: str, task: str, known: str) -> Parent:

@@ -57,7 +57,7 @@ def champion(client: Client, name: str) -> Version | None:
 
 
 def fetch(parent: Parent, name: str, version: Version, folder: Path, file: str = MODEL_FILE) -> Path:
-    """A copy of a version's file in `folder`, which exists: `models.MODEL_FILE` or `models.FORM_FILE`.
+    """A copy of a version's file in `folder`, which exists: one of those that `models` names.
 
     Raises:
         RunError: it is gone.
@@ -65,10 +65,27 @@ def fetch(parent: Parent, name: str, version: Version, folder: Path, file: str =
     # What has learned from validation rows is judged by what it was before.
     if file == MODEL_FILE and REFIT in version.tags:
         file = JUDGED_FILE
+    return _fetch(parent, name, version, folder, f"/artifacts/{file}")
+
+
+def fetch_whole(parent: Parent, name: str, version: Version, folder: Path) -> Path:
+    """A copy of all that a version is served from, in `folder`, which exists and is empty; see `fetch`.
+
+    Raises:
+        RunError: it is gone.
+    """
+    place = _fetch(parent, name, version, folder, "")
+    if REFIT in version.tags:
+        artifacts = place / "artifacts"
+        (artifacts / JUDGED_FILE).replace(artifacts / MODEL_FILE)
+    return place
+
+
+def _fetch(parent: Parent, name: str, version: Version, folder: Path, part: str) -> Path:
     try:
         return Path(
             mlflow.artifacts.download_artifacts(
-                f"models:/{name}/{version.number}/artifacts/{file}",
+                f"models:/{name}/{version.number}{part}",
                 dst_path=str(folder),
                 tracking_uri=parent.store,
             )

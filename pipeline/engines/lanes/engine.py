@@ -28,6 +28,7 @@ from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.turns import Turns
+from pipeline.secrets import hidden
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
 
 _log = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ class LanesEngine:
             first_line = (str(error).strip() or "no message").splitlines()[0]
             detail = "".join(traceback.format_exception(error))
             reason = f"{type(error).__name__}: {first_line} (on jax; engine=fit trains on TensorFlow)"
-            events.append(Outcome(candidate.number, failure=reason, detail=detail))
+            events.append(Outcome(candidate.number, failure=hidden(reason), detail=hidden(detail)))
 
     # Calls
 
@@ -260,7 +261,7 @@ class LanesEngine:
         inside = {entry.candidate.number for entry in berth.entries if entry} & self._candidates.keys()
         for number in sorted(inside):
             self.drop(number)
-            alone = f"needs more memory than there is: {error}"
+            alone = hidden(f"needs more memory than there is: {error}")
             events.append(Interrupted(number, reason) if left else Outcome(number, failure=alone))
         for entry in berth.waiting:
             if entry.candidate.number in self._candidates:

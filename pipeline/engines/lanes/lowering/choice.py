@@ -215,7 +215,9 @@ def _write(key: str, name: str) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         choices = {**_read(), key: name}
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            json.dump(choices, file, indent=0)
-        # In one go: others read it at any time.
-        Path(file.name).replace(path)
+        # A folder of its own, as a temporary file would be closed to all others for good.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=path.name) as folder:
+            unfinished = Path(folder) / path.name
+            unfinished.write_text(json.dumps(choices, indent=0))
+            # In one go: others read it at any time.
+            unfinished.replace(path)
