@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from optuna.storages import BaseStorage
 
@@ -104,6 +105,81 @@ def test_an_interrupted_baseline_is_asked_again(journal: BaseStorage, space: Spa
     again = study.ask()
     assert again.settings["learning_rate"] == 0.5
     assert study.is_baseline(again.number)
+
+
+def test_an_interrupted_trial_is_asked_again_as_it_was(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    first = [study.ask() for _ in range(3)]
+    study.interrupt(2, "out of memory")
+    study.interrupt(1, "out of memory")
+    assert study.remaining(3) == 2
+    assert [study.ask(), study.ask()] == first[1:]
+    assert study.drawn(first[1]) == {name: first[1].settings[name] for name in study.drawn(first[1])}
+    assert study.ask().number == 3
+
+
+def test_what_a_killed_process_trained_waits_with_its_number(journal: BaseStorage, space: Space) -> None:
+    killed = opened(journal, space)
+    first = [killed.ask() for _ in range(3)]
+    killed.tell(complete(1, 0.5))
+    study = opened(storage.connect("", "blobs"), space)
+    assert (study.under_way(), study.elsewhere()) == ([0, 2], 2)
+    assert study.queue_left() == [0, 2]
+    assert study.queue_left() == []
+    assert study.is_baseline(study.ask().number)
+    assert study.ask() == first[2]
+    assert study.ask().number == 3
+    # What is under way here is nobody's to queue.
+    assert study.queue_left() == []
+
+
+def test_a_process_that_was_killed_while_it_asked_leaves_a_trial_that_is_drawn_to_its_end(
+    journal: BaseStorage, space: Space
+) -> None:
+    undisturbed = opened(storage.connect("", "other"), space)
+    wanted = [undisturbed.ask() for _ in range(3)]
+    killed = opened(journal, space)
+    killed.ask(), killed.ask()
+    # The trial is there, and one of its parameters.
+    trial_id = killed._created({})
+    made = optuna.trial.Trial(killed._study, trial_id)
+    made.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+    study = opened(storage.connect("", "blobs"), space)
+    study.queue_left()
+    study.ask(), study.ask()
+    found = study.ask()
+    assert (found.number, found.seed) == (wanted[2].number, wanted[2].seed)
+    assert found.settings["learning_rate"] == made.params["learning_rate"]
+    assert set(found.settings) == set(wanted[2].settings)
+
+
+@pytest.mark.parametrize(
+    ("note", "state"),
+    [
+        (
+            {"failure": "", "value": 0.25, "replay": {"seed": 1, "program": 2, "first_epoch": 3, "lanes": 4}},
+            "COMPLETE",
+        ),
+        ({"failure": "diverged", "value": float("nan"), "replay": None}, "FAIL"),
+        ({"pruned": "by median"}, "PRUNED"),
+    ],
+)
+def test_how_a_trial_ended_is_learned_from_what_a_killed_process_wrote(
+    note: dict, state: str, journal: BaseStorage, space: Space
+) -> None:
+    killed = opened(journal, space)
+    for _ in range(2):
+        killed.ask()
+    study = opened(storage.connect("", "blobs"), space)
+    assert study.settle({"number": 1, **note})
+    assert study.queue_left() == [0]
+    (trial,) = [trial for trial in study._trials() if trial.number == 1]
+    assert trial.state.name == state
+    assert study.lanes == (4 if state == "COMPLETE" else None)
+    # Told twice is told once; and another end than the one that counts is none.
+    assert study.settle({"number": 1, **note})
+    assert not study.settle({"number": 1, "failure": "", "value": 0.75, "replay": None})
+    assert study.counts().total == 1
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])
