@@ -56,11 +56,16 @@ def search(asked: Mapping[str, Any]) -> Result | None:
         if finalists := training.finalists_of(job):
             ended = training.train_finalists(job, finalists, deadline)
             trained = ended if math.isfinite(ended) else trained
+        recovery.tidy(job)
         numbers = _numbers(job)
         if not numbers:
             _say_no_model(job)
             return None
-        result = _close(job, "greedy", numbers)
+        with job.study.alone():
+            if math.isfinite(trained) and job.study.shared and job.study.closed:
+                print("another process has made the ensemble and the scores", flush=True)
+                return None
+            result = _close(job, "greedy", numbers)
         if math.isfinite(trained):
             job.parent.metrics({"finish_seconds": time.monotonic() - trained})
         return result

@@ -131,6 +131,7 @@ def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Clien
         sampler=asked["sampler"],
         seed=asked["seed"],
     )
-    parent = open_parent(client, found.name, found.task.name, study.parent_run)
-    study.set_parent_run(parent.run_id)
+    with study.alone():
+        parent = open_parent(client, found.name, found.task.name, study.parent_run)
+        study.set_parent_run(parent.run_id)
     return Job(asked, found.task, found.space, found.data, found.folds, study, parent)

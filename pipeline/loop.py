@@ -46,7 +46,7 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
         if not told.down:
             with told.borne():
                 told.write()
-                candidate = study.ask() if study.remaining(trials) else None
+                candidate = study.next(trials)
         if candidate:
             _begin(study, rooms.recorder, candidate)
         return candidate
@@ -66,8 +66,8 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
         return True
 
     def interrupt(number: int, reason: str) -> None:
-        rooms.recorder.end(number, KILLED, reason=reason)
         told.tell(lambda: study.interrupt(number, reason))
+        rooms.recorder.end(number, KILLED, reason=reason)
 
     with ledger.alive(study):
         try:
@@ -99,16 +99,17 @@ def drive(
     try:
         while time.monotonic() < deadline:
             stops.check()
-            while engine.free() and (candidate := ask()):
-                running.add(candidate.number)
-                engine.add(candidate)
+            while engine.free() and _admitted(engine, ask, running):
+                stops.check()
             if not running:
                 if not more():
                     return
                 time.sleep(_PAUSE_SECONDS)
             for event in engine.step():
-                if event.number in running and handle(event):
-                    running.discard(event.number)
+                # What is recorded of a trial and what the study is told belong together.
+                with stops.put_off():
+                    if event.number in running and handle(event):
+                        running.discard(event.number)
         reason = "the time is over"
     except KeyboardInterrupt:
         reason = "interrupted"
@@ -120,6 +121,16 @@ def drive(
             # when it is closed.
             with contextlib.suppress(RunError):
                 interrupt(number, reason)
+
+
+def _admitted(engine: Engine, ask: Callable[[], Candidate | None], running: set[int]) -> bool:
+    """Whether there was another candidate, which the engine has now."""
+    with stops.put_off():
+        candidate = ask()
+        if candidate:
+            running.add(candidate.number)
+            engine.add(candidate)
+    return candidate is not None
 
 
 def _begin(study: Study, recorder: Recorder, candidate: Candidate) -> None:
@@ -156,8 +167,8 @@ def _handle(event: Event, rooms: Rooms, told: Ledger) -> bool:
                 rooms.epochs - 1 - event.epoch,
             )
         case Interrupted():
-            rooms.recorder.end(event.number, KILLED, reason=event.reason)
             told.tell(lambda: rooms.study.interrupt(event.number, event.reason))
+            rooms.recorder.end(event.number, KILLED, reason=event.reason)
             return True
         case FoldScore():
             return _pruned(

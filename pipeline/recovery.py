@@ -35,6 +35,12 @@ def recover(job: Job) -> None:
         )
 
 
+def tidy(job: Job) -> None:
+    """Closes runs of trials that another process left under way and that were trained again meanwhile."""
+    if job.study.shared:
+        trials.close_left(job.parent, {str(number) for number in job.study.under_way()}, _GONE)
+
+
 def folder() -> Path:
     """Where processes that `mlflow run` has started show that they live."""
     return storage.home(".launched")

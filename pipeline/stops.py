@@ -1,10 +1,13 @@
 """Stops in good order: the first SIGINT or SIGTERM interrupts, and no later one disturbs the end."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 _asked = threading.Event()
+_blocks = 0
 
 
 def check() -> None:
@@ -20,6 +23,17 @@ def check() -> None:
 def asked() -> bool:
     """Whether a stop was asked for: what ends then has seconds for it."""
     return _asked.is_set()
+
+
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """For a short block that must not end half-way: a stop that comes in it is seen by the next `check`."""
+    global _blocks  # noqa: PLW0603  # signals are the process's, and come on its main thread
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
 
 
 class Stops:
@@ -45,4 +59,5 @@ class Stops:
         for kind in self._before:
             signal.signal(kind, signal.SIG_IGN)
         _asked.set()
-        raise KeyboardInterrupt
+        if not _blocks:
+            raise KeyboardInterrupt

@@ -16,7 +16,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
@@ -91,6 +92,23 @@ def is_outage(error: BaseException) -> bool:
 def shared(url: str) -> bool:
     """Whether several processes may train one study there; elsewhere its lock keeps others out."""
     return (url or os.environ.get("PIPELINE_STORAGE", "")).startswith("postgresql")
+
+
+@contextlib.contextmanager
+def alone(shared: RDBStorage, study: str) -> Iterator[None]:
+    """For a block that no other process on the same PostgreSQL is in for this study; waits for its turn.
+
+    The server keeps the lock for as long as the connection lasts, whatever ends it.
+    """
+    name = {"name": f"regatta {study}"}
+    with shared.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("select pg_advisory_lock(hashtext(:name))"), name)
+        try:
+            yield
+        finally:
+            # A connection that is gone has let go of it.
+            with contextlib.suppress(SQLAlchemyError):
+                connection.execute(text("select pg_advisory_unlock(hashtext(:name))"), name)
 
 
 def is_there(url: str, study: str) -> bool:

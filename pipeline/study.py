@@ -20,6 +20,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import samplers
+from pipeline import storage as storages
 from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Replay, Settings
@@ -180,6 +181,15 @@ class Study:
         points = samplers.points(self._sampler, self._space.searched) - len(self._taken()) + waiting
         left = trials - self.counts().total - running
         return max(0, int(min(left, points + (1 if self._wants_baseline() else 0))))
+
+    def next(self, trials: int) -> Candidate | None:
+        """The next trial of so many in all, see `ask`; None if there is none to ask for now."""
+        with self.alone():
+            return self.ask() if self.remaining(trials) else None
+
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """For a block that no other process that trains the study is in."""
+        return storages.alone(self._hearts, self.name) if self._hearts else contextlib.nullcontext()
 
     def under_way(self) -> list[int]:
         """The trials that are trained now, here or elsewhere."""

@@ -89,3 +89,22 @@ def test_an_interrupt_that_is_lost_stops_the_loop_all_the_same(monkeypatch: pyte
     finally:
         stopping.restore()
     stops.check()
+
+
+def test_a_stop_waits_for_the_end_of_what_belongs_together() -> None:
+    done: list[str] = []
+    stopping = stops.Stops()
+    try:
+        with stops.put_off():
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass
+            done.append("recorded")
+            done.append("told")
+        assert done == ["recorded", "told"]
+        assert stops.asked()
+        with pytest.raises(KeyboardInterrupt):
+            stops.check()
+    finally:
+        stopping.restore()
+    assert not stops.asked()
