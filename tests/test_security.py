@@ -281,8 +281,8 @@ def test_models_are_loaded_in_keras_safe_mode() -> None:
 
 
 def test_nothing_is_unpickled_that_comes_from_outside() -> None:
-    # Arrays alone of the checked Keras sets, and a pipe between two processes of this program.
-    allowed = {"pipeline/datasets/keras_sets.py", "pipeline/tracking/apart.py"}
+    # Arrays alone, of the checked Keras sets.
+    allowed = {"pipeline/datasets/keras_sets.py"}
     users = set()
     for file in SOURCES:
         for node in ast.walk(ast.parse(file.read_text())):
