@@ -61,10 +61,11 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     )
     url = asked["storage"] or ""
     warm = warm_start.find(asked["warm_start"], url, start.task, space) if asked["warm_start"] else None
+    # Before the first file is made: a store that does not answer leaves nothing behind.
+    client = connect()
     with _ours(asked, name, asked["wait"] or 0.0):
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
-        client = connect()
         with storage.connected(url, name) as store:
             job = _open(asked, _Found(name, start, task, space, data, folds), store, client)
             if warm and job.study.start_from(warm.study, warm.starts):

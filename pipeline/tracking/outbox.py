@@ -197,6 +197,10 @@ class Outbox:
         self._lock.close()
         if empty and _is_free(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.parent.name == HOME:
+                # Unless another process has one there.
+                with contextlib.suppress(OSError):
+                    self.folder.parent.rmdir()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
