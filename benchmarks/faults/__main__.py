@@ -34,6 +34,7 @@ _EPOCHS = 40
 # A search of this length that is not disturbed, with its start; later ones of the study are like it.
 _MOST_SECONDS = 900.0
 _ENDS_WITHIN = 10.0
+_MOST_STUDIES = 100
 _CLOCK = """
 import random, time
 _real, _generator, _shift = time.time, random.Random(0), [0.0]
@@ -132,20 +133,29 @@ def _rows(given: argparse.Namespace, folder: Path) -> "list[Row]":
         print(f"{row.fault}: {row.survived} of {row.injected} survived", file=sys.stderr, flush=True)
         rows.append(row)
 
-    plain = _place(folder / "undisturbed", trials)
-    began = time.monotonic()
-    if plain.finish():
-        raise SystemExit(f"the undisturbed search failed:\n{plain.said()[-2000:]}")
-    length = time.monotonic() - began
-    undisturbed = findings.trials_of(plain.environment)
+    length, undisturbed = 0.0, dict[int, Any]()
+    # The first one compiles for all.
+    for name in ("first", "undisturbed"):
+        plain = _place(folder / name, trials)
+        began = time.monotonic()
+        if plain.finish():
+            raise SystemExit(f"the undisturbed search failed:\n{plain.said()[-2000:]}")
+        length = time.monotonic() - began
+        undisturbed = findings.trials_of(plain.environment)
     print(f"undisturbed: {trials} trials in {length:.0f} s", file=sys.stderr, flush=True)
     moments = random.Random(given.seed)  # noqa: S311  # moments, no secrets
     if given.kills:
-        place = _place(folder / "kills", trials)
-        done(_struck(place, "kill -9", given.kills, signal.SIGKILL, length, moments, undisturbed))
+        done(
+            _struck(
+                folder / "kills", trials, "kill -9", given.kills, signal.SIGKILL, length, moments, undisturbed
+            )
+        )
     if given.terms:
-        place = _place(folder / "terms", trials)
-        done(_struck(place, "SIGTERM", given.terms, signal.SIGTERM, length, moments, undisturbed))
+        done(
+            _struck(
+                folder / "terms", trials, "SIGTERM", given.terms, signal.SIGTERM, length, moments, undisturbed
+            )
+        )
     if given.clock:
         done(_clock(_place(folder / "clock", trials), undisturbed))
     if given.disk:
@@ -165,12 +175,14 @@ def _rows(given: argparse.Namespace, folder: Path) -> "list[Row]":
 def _place(folder: Path, trials: int) -> Place:
     folder.mkdir(parents=True)
     # Programs are compiled once for all: what is disturbed is the search.
-    cache = folder.parent / "cache"
+    home = next(path for path in folder.parents if path.name.startswith("regatta-"))
+    cache = home / "cache"
     return Place(folder, searches.environment(folder, cache), trials)
 
 
 def _struck(
-    place: Place,
+    folder: Path,
+    trials: int,
     fault: str,
     times: int,
     kind: signal.Signals,
@@ -178,34 +190,37 @@ def _struck(
     moments: random.Random,
     undisturbed: Mapping[int, Any],
 ) -> Row:
-    """One study that is struck so often, each time at a random moment of a search's life."""
-    faults: list[str] = []
-    injected, slowest, search = 0, 0.0, place.start()
-    for _ in range(20 * times):
+    """Studies that are struck so often in all, each time at a random moment of a search's life."""
+    found, faults = Findings(), list[str]()
+    injected, slowest = 0, 0.0
+    for study in range(_MOST_STUDIES):
         if injected == times:
             break
-        try:
-            # Later ones have less to do: a moment after the end strikes nothing, and another is drawn.
-            code = search.wait(moments.uniform(0, length))
-            if code:
-                faults.append(f"exit code {code}: {place.said().splitlines()[-1]}")
-            break
-        except subprocess.TimeoutExpired:
-            pass
-        struck = time.monotonic()
-        search.send_signal(kind)
-        code = search.wait(_MOST_SECONDS)
-        injected += 1
-        slowest = max(slowest, time.monotonic() - struck)
-        if kind == signal.SIGTERM and code not in (143, -signal.SIGTERM):
-            faults.append(f"exit code {code} after SIGTERM")
-        search = place.start()
-    code = search.wait(_MOST_SECONDS) if search.poll() is None else place.finish()
-    if code:
-        faults.append(f"exit code {code} at last: {place.said().splitlines()[-1]}")
+        place, code = _place(folder / f"study-{study}", trials), 0
+        while injected < times:
+            search = place.start()
+            try:
+                # It ended before the moment came: the next strikes are another study's.
+                code = search.wait(moments.uniform(0, length))
+                break
+            except subprocess.TimeoutExpired:
+                pass
+            struck = time.monotonic()
+            search.send_signal(kind)
+            ended = search.wait(_MOST_SECONDS)
+            injected += 1
+            slowest = max(slowest, time.monotonic() - struck)
+            if kind == signal.SIGTERM and ended not in (143, -signal.SIGTERM):
+                faults.append(f"exit code {ended} after SIGTERM: {place.said().splitlines()[-1:]}")
+        else:
+            code = place.finish()
+        if code:
+            faults.append(f"exit code {code} at last: {place.said().splitlines()[-1:]}")
+        here = findings.look(place.environment, trials, undisturbed)
+        found.lost, found.twice = found.lost + here.lost, found.twice + here.twice
+        found.faults += [f"study {study}: {fault}" for fault in here.faults]
     if kind == signal.SIGTERM and slowest > _ENDS_WITHIN:
         faults.append(f"an end took {slowest:.1f} s")
-    found = findings.look(place.environment, place.trials, undisturbed)
     return _row(fault, injected, found, faults, slowest if kind == signal.SIGTERM else None)
 
 
