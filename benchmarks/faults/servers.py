@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -33,21 +34,18 @@ def postgresql_programs() -> Path | None:
 
 
 class Postgresql:
-    """A PostgreSQL server of its own, in a folder. Ended by `stop`.
+    """A PostgreSQL server of its own, in a temporary folder; `stop` keeps its data, `remove` ends it.
 
     It refuses to run as root: then it runs as `postgres`, whom its packages make.
     """
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, programs: Path) -> None:
         self.port = free_port()
-        self._folder, self._programs = folder / "postgresql", programs
+        self._programs = programs
         self._user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
-        self._folder.mkdir()
+        # Below no folder that only root may pass.
+        self._folder = Path(tempfile.mkdtemp(prefix="regatta-postgresql-"))
         if self._user:
-            # Whoever may not pass the folders above cannot reach it.
-            for place in (self._folder, *self._folder.parents):
-                with contextlib.suppress(PermissionError):
-                    place.chmod(place.stat().st_mode | 0o011)
             shutil.chown(self._folder, "postgres", "postgres")
         self._run("initdb", "-D", str(self._folder / "data"), "-U", "regatta", "-A", "trust", "-E", "UTF8")
         self.start()
@@ -65,6 +63,12 @@ class Postgresql:
     def stop(self) -> None:
         """As a machine does that goes down: connections are cut."""
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
+
+    def remove(self) -> None:
+        """The end of it, and of its data."""
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.stop()
+        shutil.rmtree(self._folder)
 
     def _run(self, program: str, *arguments: str) -> None:
         command: Sequence[str] = [*self._user, str(self._programs / program), *arguments]
@@ -114,7 +118,7 @@ class Mlflow:
 @contextlib.contextmanager
 def both(folder: Path, programs: Path) -> Iterator[tuple[Postgresql, Mlflow]]:
     """A PostgreSQL server, and an MLflow server whose store is in it, for a block."""
-    database = Postgresql(folder, programs)
+    database = Postgresql(programs)
     try:
         server = Mlflow(folder, database.url("mlflow"))
         try:
@@ -122,5 +126,4 @@ def both(folder: Path, programs: Path) -> Iterator[tuple[Postgresql, Mlflow]]:
         finally:
             server.stop()
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            database.stop()
+        database.remove()
