@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from pipeline import source, storage
-from pipeline import space as spaces
 from pipeline import study_opening as studies
 from pipeline.engines.engine import PREDICTIONS_FILE
 from pipeline.errors import RunError, UserError
@@ -81,8 +80,7 @@ def report(asked: Mapping[str, Any]) -> Path:
     with storage.connected(url, name) as store, tempfile.TemporaryDirectory(prefix="regatta-") as folder:
         origin = studies.origin_of(name, store)
         task = find(origin.task, source.read(origin.source))
-        file = Path(origin.space_file)
-        space = spaces.parse(origin.space_text, file, task.parameters, task.metrics)
+        space = task.parse_space(origin.space_text, Path(origin.space_file))
         study = studies.read_study(name, store, space.with_epochs(origin.epochs))
         finished = study.finished()
         if not finished:
