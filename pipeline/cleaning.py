@@ -4,6 +4,7 @@ Of every trial stay its run, params, metrics and curves, so the study and its re
 goes is what another ensemble could be made of.
 """
 
+import contextlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,12 @@ def clean(asked: Mapping[str, Any]) -> None:
     """
     name, url = asked["study"], asked["storage"] or ""
     storage.check_there(url, name)
+    # A look disturbs nobody; what is removed may not be what a search is about to read.
+    with storage.ours(url, name) if asked["apply"] else contextlib.nullcontext():
+        _clean(asked, name, url)
+
+
+def _clean(asked: Mapping[str, Any], name: str, url: str) -> None:
     client = connect()
     with storage.connected(url, name) as store:
         standing = studies.standing_of(name, store)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import lock, samplers, source, storage, warm_start
+from pipeline import samplers, source, storage, warm_start
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
@@ -63,7 +63,7 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     warm = warm_start.find(asked["warm_start"], url, start.task, space) if asked["warm_start"] else None
     # Before the first file is made: a store that does not answer leaves nothing behind.
     client = connect()
-    with _ours(asked, name, asked["wait"] or 0.0):
+    with storage.ours(url, name, asked["wait"] or 0.0):
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
         with storage.connected(url, name) as store:
@@ -73,13 +73,6 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
             yield job
 
 
-def _ours(asked: Mapping[str, Any], study: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
-    """Keeps other processes out, for a block, unless the study lies where several may train it."""
-    if storage.shared(asked["storage"] or ""):
-        return contextlib.nullcontext()
-    return lock.held(storage.home(study), study, wait)
-
-
 @contextlib.contextmanager
 def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
     """The job of a study that is there, with the task, space and data it was started with; for a block.
@@ -87,9 +80,9 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
     Raises:
         UserError: there is no such study, it cannot be opened, or `metric` is none of its task's.
     """
-    name = asked["study"]
-    storage.check_there(asked["storage"] or "", name)
-    with _ours(asked, name), storage.connected(asked["storage"] or "", name) as store:
+    name, url = asked["study"], asked["storage"] or ""
+    storage.check_there(url, name)
+    with storage.ours(url, name), storage.connected(url, name) as store:
         client = connect()
         start = studies.origin_of(name, store)
         task = find(start.task, source.read(start.source))

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, 
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
+from pipeline import lock
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
 
@@ -77,6 +78,17 @@ def connected(url: str, study: str) -> Iterator[Storage]:
         if isinstance(opened, RDBStorage):
             opened.remove_session()
             opened.engine.dispose()
+
+
+def ours(url: str, study: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    """Keeps other processes out of a study, for a block, unless it lies where several may train it.
+
+    wait: seconds to wait for another process.
+
+    Raises:
+        Busy: another process has it still.
+    """
+    return contextlib.nullcontext() if shared(url) else lock.held(home(study), study, wait)
 
 
 def is_outage(error: BaseException) -> bool:
