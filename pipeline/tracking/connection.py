@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipeline import stops
@@ -51,6 +52,16 @@ class Client:
     def impatient(self) -> "Client":
         """The same client, for one who bears a store that does not answer by himself."""
         return Client(self._client)
+
+    def every_run(self, experiment: str, wanted: str) -> Iterator[Run]:
+        """Every run of an experiment that MLflow's filter lets through, the last begun first."""
+        token = None
+        while True:
+            page = self.search_runs([experiment], wanted, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -154,7 +165,7 @@ def _try_file(file: Path) -> None:
 
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
-    """One quick try instead of MLflow's minutes of retries; those serve a run under way."""
+    """One quick try: whoever has just given an address wants to know; a run under way is more patient."""
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -53,21 +53,13 @@ def close_left(
         reason: is tagged.
     """
     study, left = parent.tag_of(STUDY), []
-    token = None
-    while True:
-        page = parent.client.search_runs(
-            [parent.experiment_id], "attributes.status = 'RUNNING'", page_token=token
-        )
-        for run in page:
-            tags = run.data.tags
-            if run.info.run_id in parent.runs or STUDY in tags or tags.get(_ENTRY_POINT) not in _SEARCHES:
-                continue
-            ours = tags[RESUMES] == study if RESUMES in tags else is_ours(run.data.params)
-            if ours and _is_dead(run, folder / run.info.run_id):
-                left.append(run.info.run_id)
-        token = page.token
-        if not token:
-            break
+    for run in parent.client.every_run(parent.experiment_id, "attributes.status = 'RUNNING'"):
+        tags = run.data.tags
+        if run.info.run_id in parent.runs or STUDY in tags or tags.get(_ENTRY_POINT) not in _SEARCHES:
+            continue
+        ours = tags[RESUMES] == study if RESUMES in tags else is_ours(run.data.params)
+        if ours and _is_dead(run, folder / run.info.run_id):
+            left.append(run.info.run_id)
     for run_id in left:
         parent.client.set_tag(run_id, REASON, reason)
         parent.client.set_terminated(run_id, "KILLED")

@@ -71,18 +71,7 @@ def ended(
 
 def children(parent: Parent, tag: str) -> list[Run]:
     """All child runs that have the tag, the last begun first."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = parent.client.search_runs(
-            [parent.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` LIKE '%'",
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    return list(parent.client.every_run(parent.experiment_id, f"{_of(parent)} and tags.`{tag}` LIKE '%'"))
 
 
 def close_left(parent: Parent, alive: Collection[str], reason: str) -> int:
@@ -90,33 +79,28 @@ def close_left(parent: Parent, alive: Collection[str], reason: str) -> int:
 
     alive: labels of the trials that are under way.
     """
-    left: list[Run] = []
-    token = None
-    while True:
-        page = parent.client.search_runs(
-            [parent.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'",
-            page_token=token,
-        )
-        left += [
-            run
-            for run in page
-            if any(name in run.data.tags for name in _LABELS) and run.data.tags.get(TRIAL) not in alive
-        ]
-        token = page.token
-        if not token:
-            break
+    running = f"{_of(parent)} and attributes.status = 'RUNNING'"
+    # All of them first: what is closed is on no later page.
+    left = [
+        run
+        for run in parent.client.every_run(parent.experiment_id, running)
+        if any(name in run.data.tags for name in _LABELS) and run.data.tags.get(TRIAL) not in alive
+    ]
     for run in left:
         parent.client.set_tag(run.info.run_id, REASON, reason)
         parent.client.set_terminated(run.info.run_id, "KILLED")
     return len(left)
 
 
+def _of(parent: Parent) -> str:
+    """The filter of a parent's children."""
+    return f"tags.`mlflow.parentRunId` = '{parent.run_id}'"
+
+
 def _child(parent: Parent, tag: str, label: object) -> Run:
     runs = parent.client.search_runs(
         [parent.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{tag}` = '{label}'"
-        " and attributes.status = 'FINISHED'",
+        f"{_of(parent)} and tags.`{tag}` = '{label}' and attributes.status = 'FINISHED'",
         max_results=1,
     )
     if not runs:
