@@ -59,7 +59,7 @@ def rows_of(
     shares = ", ".join(f"{weight:.3g} × {member.described}" for member, weight in weights.items())
     again = "; trained again on all other rows" if refit else ""
     made_of = {
-        "baseline": "the published settings",
+        "baseline": "the baseline settings",
         "champion": f"trial {champion}{again}",
         "ensemble": f"{shares}{again}",
     }

@@ -278,7 +278,7 @@ def test_scores_are_read_from_what_a_search_prints() -> None:
     said = """study posts | task posts: 240 rows
 
 model          test age_mae          test score               trained as
-baseline       0.9493 [0.8, 1.1]     0.7719 [0.6899, 0.8588]  the published settings
+baseline       0.9493 [0.8, 1.1]     0.7719 [0.6899, 0.8588]  the baseline settings
 champion       0.9493 [0.8, 1.1]     0.7719 [0.6899, 0.8588]  trial 0
 ensemble       0.8933 [0.7, 1.0]     0.7630 [0.6816, 0.8492]  0.8 × trial 0, 0.2 × trial 1
 best possible                        0.1631                   known of generated rows
