@@ -64,6 +64,14 @@ def between(operation: Callable[[Any, float], Any]) -> Build:
     return build
 
 
+def adapted(settings: Settings, data: Data) -> keras.Model:
+    scaled = layers.Normalization()
+    scaled.adapt(data.train.inputs * 3 + 1)
+    place = keras.Input(data.train.inputs.shape[1:])
+    hidden = layers.Dense(8, kernel_regularizer=regularizers.L2(settings["number"] / 10))(scaled(place))
+    return classifier(place, hidden)
+
+
 def sequence(made: Callable[[float], keras.Layer]) -> Build:
     def build(settings: Settings, data: Data) -> keras.Model:
         place = keras.Input((4,))
@@ -187,6 +195,7 @@ EQUAL: dict[str, Build] = {
             layers.Dense(5, kernel_regularizer=regularizers.L2(number / 10))
         )
     ),
+    "adapted to its rows": adapted,
     "no input layer": without_input,
     "a layer used twice": used_twice,
     "Adafactor": trained_with(lambda number: optimizers.Adafactor(number / 10, epsilon_1=1e-7)),
@@ -226,7 +235,8 @@ def cases(every: dict, quick: tuple[str, ...]) -> list:
 
 
 @pytest.mark.parametrize(
-    "case", cases(EQUAL, ("a slope", "an axis", "a seed", "a table", "a state", "attention", "Adafactor"))
+    "case",
+    cases(EQUAL, ("a slope", "an axis", "a seed", "a table", "a state", "attention", "adapted to its rows")),
 )
 def test_trains_as_fit_does(case: str, rows: Data, tmp_path: Path) -> None:
     assert_as_fit(EQUAL[case], rows, tmp_path)

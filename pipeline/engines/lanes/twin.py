@@ -208,6 +208,7 @@ def with_large_numbers(plain: keras.Model) -> keras.Model:
 def _clone(plain: keras.Model, other: Callable[[float], float] = numbers.other) -> keras.Model:
     clone_layer = partial(_clone_layer, other=other)
     model = keras.models.clone_model(plain, clone_function=clone_layer, recursive=True)
+    tables.copy(plain, model)
     config = keras.saving.deserialize_keras_object({**plain.get_compile_config(), "optimizer": None})
     model.compile(**{**config, "optimizer": _clone_optimizer(plain.optimizer)})
     model.optimizer.build(model.trainable_variables)
