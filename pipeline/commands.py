@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pipeline import recovery, training
+from pipeline import recovery, storage, training
 from pipeline.closing import Closing, Wish
 from pipeline.engines import choice
 from pipeline.errors import RunError, UserError
@@ -26,7 +26,8 @@ def search(asked: Mapping[str, Any]) -> Result | None:
     """Study -> trials -> ensemble -> report, all in MLflow.
 
     Returns:
-        What was found; None if the study was complete already, or no trial finished in the time given.
+        What was found; None if the study was complete already, no trial finished in the time given, or
+        another process trains it still.
 
     Raises:
         UserError: before the first trial.
@@ -36,7 +37,7 @@ def search(asked: Mapping[str, Any]) -> Result | None:
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
         open_search(asked) as job,
-        ending(job.parent),
+        ending(job.parent, job.presence.last),
     ):
         recovery.recover(job)
         if asked["register"]:
@@ -53,22 +54,31 @@ def search(asked: Mapping[str, Any]) -> Result | None:
             raise UserError(str(error)) from None
         deadline = time.monotonic() + asked["timeout"] if asked["timeout"] else math.inf
         trained = math.inf if trials_done else training.train_trials(job, deadline, apart)
-        if finalists := training.finalists_of(job):
-            ended = training.train_finalists(job, finalists, deadline)
-            trained = ended if math.isfinite(ended) else trained
-        recovery.tidy(job)
-        numbers = _numbers(job)
-        if not numbers:
-            _say_no_model(job)
-            return None
-        with job.study.alone():
-            if math.isfinite(trained) and job.study.shared and job.study.closed:
-                print("another process has made the ensemble and the scores", flush=True)
-                return None
-            result = _close(job, "greedy", numbers)
-        if math.isfinite(trained):
-            job.parent.metrics({"finish_seconds": time.monotonic() - trained})
-        return result
+        with job.study.patient():
+            return _end(job, trained, deadline)
+
+
+def _end(job: Job, trained: float, deadline: float) -> Result | None:
+    """What follows the trials, in the last process that has trained some.
+
+    trained: when the last epoch ended; infinite if there was none. deadline: of all training.
+    """
+    if not storage.patiently(job.presence.leave):
+        print("another process trains the study still: it makes the ensemble and the scores", flush=True)
+        return None
+    if finalists := training.finalists_of(job):
+        ended = training.train_finalists(job, finalists, deadline)
+        trained = ended if math.isfinite(ended) else trained
+    recovery.tidy(job)
+    numbers = _numbers(job)
+    if not numbers:
+        _say_no_model(job)
+        return None
+    with job.study.alone():
+        result = _close(job, "greedy", numbers)
+    if math.isfinite(trained):
+        job.parent.metrics({"finish_seconds": time.monotonic() - trained})
+    return result
 
 
 def ensemble(asked: Mapping[str, Any]) -> Result:
@@ -88,7 +98,7 @@ def ensemble(asked: Mapping[str, Any]) -> Result:
                 )
             if not isinstance(method, str):
                 _check_weights(method, len(numbers), job.study.name)
-        with ending(job.parent):
+        with ending(job.parent, job.presence.last):
             return _close(job, method, numbers)
 
 

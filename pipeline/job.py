@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import samplers, source, storage, warm_start
+from pipeline import presence, samplers, source, storage, warm_start
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
 from pipeline.errors import UserError
+from pipeline.presence import Presence
 from pipeline.source import Source
 from pipeline.space import Space
 from pipeline.storage import Storage
@@ -37,6 +38,7 @@ class Job:
     folds: tuple[Data, ...]
     study: Study
     parent: Parent
+    presence: Presence
     told: tuple[str, ...] = ()
 
 
@@ -66,8 +68,8 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     with storage.ours(url, name, asked["wait"] or 0.0):
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
-        with storage.connected(url, name) as store:
-            job = _open(asked, _Found(name, start, task, space, data, folds), store, client)
+        with storage.connected(url, name) as store, presence.shown(store, url, name) as shown:
+            job = _open(asked, _Found(name, start, task, space, data, folds), store, client, shown)
             if warm and job.study.start_from(warm.study, warm.starts):
                 job = replace(job, told=warm.told)
             yield job
@@ -99,7 +101,8 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
         settled = {**asked, "sampler": "random", "pruner": "none", "seed": 0}
         # Models may be trained again.
         settled |= {"engine": "auto", "lanes": None, "trials": 1, "callbacks": ()}
-        yield _open(settled, _Found(name, start, task, space, data, folds), store, client)
+        found = _Found(name, start, task, space, data, folds)
+        yield _open(settled, found, store, client, presence.looking(store, url, name))
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class _Found:
     folds: tuple[Data, ...]
 
 
-def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Client) -> Job:
+def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Client, presence: Presence) -> Job:
     study = studies.open_study(
         found.name,
         store,
@@ -128,4 +131,4 @@ def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Clien
     with study.alone():
         parent = open_parent(client, found.name, found.task.name, study.parent_run)
         study.set_parent_run(parent.run_id)
-    return Job(asked, found.task, found.space, found.data, found.folds, study, parent)
+    return Job(asked, found.task, found.space, found.data, found.folds, study, parent, presence)

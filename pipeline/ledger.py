@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 from pipeline import storage
 from pipeline.errors import RunError
-from pipeline.secrets import first_line
 from pipeline.study import Study
 
 # A storage that does not answer is asked again after so many seconds, and for so long.
@@ -69,13 +68,13 @@ class Ledger:
             if not self._since:
                 self._since = self._tried
                 self._say(
-                    f"the study's storage does not answer ({first_line(error)}); what trains goes on, and is"
+                    f"the study's storage does not answer ({storage.why(error)}); what trains goes on, and is"
                     " told when it answers again"
                 )
             if self._tried - self._since > _PATIENCE_SECONDS:
                 raise RunError(
                     f"the study's storage has not answered for {_PATIENCE_SECONDS / 60:.0f} minutes"
-                    f" ({first_line(error)}); the same command goes on"
+                    f" ({storage.why(error)}); the same command goes on"
                 ) from error
         else:
             if self._since:

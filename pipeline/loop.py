@@ -3,9 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pipeline import ledger, stops
 from pipeline.engines.engine import Engine, Event, Interrupted
@@ -190,7 +189,7 @@ def _pruned(rooms: Rooms, told: Ledger, number: int, value: float, step: str, le
         return False
     reason = f"pruned by {rooms.pruner} after {step}: {value:.6g}"
     rooms.engine.drop(number)
-    rooms.recorder.end(number, KILLED, reason=reason, note={"number": number, "pruned": reason})
+    rooms.recorder.end(number, KILLED, reason=reason, note=rooms.study.note(number, pruned=reason))
     _tell(rooms, told, number, lambda: rooms.study.prune(number, reason))
     rooms.progress.trial(number, reason, None)
     return True
@@ -208,12 +207,12 @@ def _tell(rooms: Rooms, told: Ledger, number: int, act: Callable[[], None]) -> N
 
 def _finish(outcome: Outcome, rooms: Rooms, told: Ledger) -> None:
     recorder, progress = rooms.recorder, rooms.progress
-    note: Mapping[str, Any] = {
-        "number": outcome.number,
-        "failure": outcome.failure,
-        "value": outcome.value,
-        "replay": asdict(outcome.replay) if outcome.replay else None,
-    }
+    note = rooms.study.note(
+        outcome.number,
+        failure=outcome.failure,
+        value=outcome.value,
+        replay=asdict(outcome.replay) if outcome.replay else None,
+    )
     if outcome.failure:
         recorder.end(
             outcome.number,

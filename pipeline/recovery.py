@@ -24,8 +24,7 @@ def recover(job: Job) -> None:
     """
     written = _deliver(job)
     queued = job.study.queue_left()
-    under_way = {str(number) for number in job.study.under_way()}
-    closed = trials.close_left(job.parent, under_way, _GONE)
+    closed = _close_left(job)
     closed += launched.close_left(job.parent, lambda given: _is_of(given, job.study.name), folder(), _GONE)
     if written or queued or closed:
         print(
@@ -36,14 +35,23 @@ def recover(job: Job) -> None:
 
 
 def tidy(job: Job) -> None:
-    """Closes runs of trials that another process left under way and that were trained again meanwhile."""
+    """Puts in order what other processes that trained the study have left since then, for the last of all."""
     if job.study.shared:
-        trials.close_left(job.parent, {str(number) for number in job.study.under_way()}, _GONE)
+        _deliver(job)
+        _close_left(job)
 
 
 def folder() -> Path:
     """Where processes that `mlflow run` has started show that they live."""
     return storage.home(".launched")
+
+
+def _close_left(job: Job) -> int:
+    """Closes runs of trials that nobody trains; how many. While another process lives, it may write them."""
+    with job.presence.alone() as alone:
+        if not alone:
+            return 0
+        return trials.close_left(job.parent, {str(number) for number in job.study.under_way()}, _GONE)
 
 
 def _deliver(job: Job) -> int:

@@ -6,29 +6,44 @@ A journal answers `ask` about ten times faster than SQLite on one machine, and n
 import contextlib
 import os
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from pipeline import lock
-from pipeline.errors import UserError
+from pipeline import lock, stops
+from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 
 Storage = BaseStorage
 """What a study's record is written to and read from."""
 
+Database = RDBStorage
+"""A storage behind an SQL server."""
+
+_Found = TypeVar("_Found")
+
 # A study's name is a folder's name too, on every system.
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_CONNECT_SECONDS = 10
+# Of libpq, in seconds, and the last one in milliseconds.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
+"""For which a search waits for a storage that does not answer, where it cannot go on without it."""
 BEAT_SECONDS = 15
 """How often a process shows that it lives, where several may train one study."""
 _GRACE_SECONDS = 4 * BEAT_SECONDS
@@ -93,12 +108,51 @@ def ours(url: str, study: str, wait: float = 0.0) -> contextlib.AbstractContextM
 
 def is_outage(error: BaseException) -> bool:
     """Whether a database does not answer now and may do so later."""
+    cause = _of_database(error)
+    return cause is not None and ("sqlite3." not in str(cause) or "database is locked" in str(cause))
+
+
+def why(error: Exception) -> str:
+    """What a database said in an error, without what Optuna supposes of it."""
+    return first_line(_of_database(error) or error)
+
+
+def patiently(act: Callable[[], _Found], seconds: float = PATIENCE_SECONDS) -> _Found:
+    """What `act` gives, which asks a storage; while that does not answer it is asked again for so long.
+
+    Raises:
+        RunError: it has not answered for so long, and was to be waited for.
+    """
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            found = act()
+        except Exception as error:
+            if not seconds or not is_outage(error):
+                raise
+            if stops.asked() or time.monotonic() - began > seconds:
+                raise RunError(
+                    f"the study's storage does not answer ({why(error)}); the same command goes on"
+                ) from error
+            if not told:
+                again = f"it is asked again for {seconds:.0f} s"
+                print(f"the study's storage does not answer ({why(error)}); {again}", flush=True)
+                told = True
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            if told:
+                waited = time.monotonic() - began
+                print(f"the study's storage answers again after {waited:.0f} s", flush=True)
+            return found
+
+
+def _of_database(error: BaseException) -> Exception | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OperationalError | InterfaceError):
-            return "sqlite3." not in str(cause) or "database is locked" in str(cause)
+            return cause
         cause = cause.__cause__
-    return False
+    return None
 
 
 def shared(url: str) -> bool:
@@ -106,15 +160,31 @@ def shared(url: str) -> bool:
     return (url or os.environ.get("PIPELINE_STORAGE", "")).startswith("postgresql")
 
 
+def database_of_several(opened: Storage, url: str) -> Database | None:
+    """The storage at `url` as a database, if several processes may train one study there."""
+    return opened if shared(url) and isinstance(opened, Database) else None
+
+
 @contextlib.contextmanager
-def alone(shared: RDBStorage, study: str) -> Iterator[None]:
+def alone(shared: Database, study: str, patience: float = 0.0) -> Iterator[None]:
     """For a block that no other process on the same PostgreSQL is in for this study; waits for its turn.
 
     The server keeps the lock for as long as the connection lasts, whatever ends it.
+
+    patience: as of `patiently`.
     """
     name = {"name": f"regatta {study}"}
-    with shared.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("select pg_advisory_lock(hashtext(:name))"), name)
+
+    def locked() -> Connection:
+        connection = shared.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            connection.execute(text("select pg_advisory_lock(hashtext(:name))"), name)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    with patiently(locked, patience) as connection:
         try:
             yield
         finally:
@@ -176,10 +246,10 @@ def _database(url: str) -> Storage:
         raise UserError(f"{place}: must be a database URL such as postgresql://user@host/name")
     if re.fullmatch(r"sqlite(\+\w+)?://(/?|/:memory:)", url):
         raise UserError(f"{place}: names no file, so the study would be lost at the end")
-    # psycopg waits for ever by default.
+    # psycopg waits for ever by default, and TCP for a quarter of an hour for a machine that is gone.
     postgresql = url.startswith("postgresql")
     # A server may be started anew between two questions: a connection is tried before it is used.
-    engine: dict[str, Any] = {"connect_args": {"connect_timeout": _CONNECT_SECONDS}, "pool_pre_ping": True}
+    engine: dict[str, Any] = {"connect_args": _PATIENCE, "pool_pre_ping": True}
     try:
         with warnings.catch_warnings():
             # That Optuna may change how processes show that they live, the pin takes care of.

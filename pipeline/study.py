@@ -8,7 +8,8 @@ with its number, settings and seed, until it is asked for again.
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.values import Candidate, Outcome, Replay, Settings
 
-_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _STARTED_FROM = (
+_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _STARTED_FROM, _BY = (
     "settings",
     "seed",
     "reason",
@@ -36,6 +37,7 @@ _SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STA
     "lanes",
     "starts",
     "started_from",
+    "process",
 )
 
 
@@ -106,6 +108,8 @@ class Study:
         self._asked: dict[int, Trial] = {}
         self._running: set[int] = set()
         self._suspected: dict[int, float] = {}
+        self._process = uuid.uuid4().hex
+        self._patience = 0.0
 
     @property
     def name(self) -> str:
@@ -131,7 +135,17 @@ class Study:
         return None if found is None else int(found)
 
     def close(self) -> None:
-        self._study.set_user_attr(_CLOSED, self.counts().total)
+        total = self.counts().total
+        storages.patiently(lambda: self._study.set_user_attr(_CLOSED, total), self._patience)
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """For a block that cannot do without the storage: where it does not answer it is waited for."""
+        self._patience = storages.PATIENCE_SECONDS
+        try:
+            yield
+        finally:
+            self._patience = 0.0
 
     def counts(self) -> Counts:
         states = [trial.state for trial in self._counted()]
@@ -189,7 +203,9 @@ class Study:
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """For a block that no other process that trains the study is in."""
-        return storages.alone(self._hearts, self.name) if self._hearts else contextlib.nullcontext()
+        if not self._hearts:
+            return contextlib.nullcontext()
+        return storages.alone(self._hearts, self.name, self._patience)
 
     def under_way(self) -> list[int]:
         """The trials that are trained now, here or elsewhere."""
@@ -241,13 +257,20 @@ class Study:
         patience = 2 * self._hearts.get_heartbeat_interval()
         return [trial_id for trial_id, since in self._suspected.items() if now - since > patience]
 
+    def note(self, number: int, **ended: Any) -> dict[str, Any]:
+        """What `settle` is to know of a trial of this process, however it ended; plain values of JSON."""
+        return {"number": number, _BY: self._process, **ended}
+
     def settle(self, note: Mapping[str, Any]) -> bool:
         """Notes how a trial ended that a process which is gone could not tell; whether it is so now.
 
-        note: as the search has written it: number, and `pruned`, or failure, value and replay.
+        note: as `note` has made it: `pruned`, or failure, value and replay.
         """
         number = int(note["number"])
         trial = next(trial for trial in self._trials() if trial.number == number)
+        if trial.user_attrs.get(_BY) != note.get(_BY):
+            # Another process has it, and may have found the same to the last bit.
+            return False
         if trial.state.is_finished():
             # It was told, or another process has trained it again meanwhile.
             same = TrialState.PRUNED if "pruned" in note else TrialState.COMPLETE
@@ -379,6 +402,7 @@ class Study:
         number = self._storage.get_trial_number_from_id(trial_id)
         seed = derived(self._seed, number)
         self._storage.set_trial_user_attr(trial_id, _SEED, seed)
+        self._storage.set_trial_user_attr(trial_id, _BY, self._process)
         self._running.add(number)
         return Candidate(number, seed, settings)
 
@@ -434,7 +458,7 @@ class Study:
         return [trial for trial in self._trials() if _INTERRUPTED not in trial.user_attrs]
 
     def _trials(self) -> Sequence[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return storages.patiently(lambda: self._study.get_trials(deepcopy=False), self._patience)
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)

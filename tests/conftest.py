@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -9,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import pytest
+
+from benchmarks.faults import servers
 
 ROOT = Path(__file__).parent.parent
 # Settings of the machine that would lead a test elsewhere.
@@ -63,3 +66,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _empty_store: Pat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[servers.Postgresql]:
+    """A real server on loopback, with a password."""
+    programs = servers.postgresql_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL on this machine")
+    server = servers.Postgresql(programs, "sesame")
+    try:
+        yield server
+    finally:
+        server.remove()

@@ -147,7 +147,7 @@ LAYERS = (
     ("tracking", "storage", "samplers", "progress", "ensemble", "evaluation"),
     ("report", "exports", "promotion", "kerastuner"),
     ("delivery", "prediction"),
-    ("study",),
+    ("study", "presence"),
     ("study_opening", "ledger"),
     ("loop",),
     ("finalists", "result", "stored", "warm_start"),

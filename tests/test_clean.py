@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from servers import free_port, wait_for
 
+from benchmarks.faults.servers import free_port, wait_for
 from pipeline import search
 from pipeline.__main__ import main
 from pipeline.errors import RunError

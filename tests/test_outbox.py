@@ -13,7 +13,10 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from requests import Response
+from requests.exceptions import HTTPError
 from sqlalchemy.exc import OperationalError
+from urllib3.exceptions import ResponseError
 
 from pipeline.errors import RunError
 from pipeline.tracking import outbox
@@ -261,7 +264,7 @@ def test_an_outage_is_borne_and_told_once(
         box.put(a_trial(0))
         delivered(parent, box, say=said.append)
     assert len(said) == 2
-    assert said[0].startswith("MLflow: the server is away; what is recorded waits")
+    assert said[0].startswith("MLflow does not answer (the server is away); what is recorded waits")
     assert said[1].startswith("MLflow answers again after ")
     assert [run.info.status for run in children(parent)] == ["FINISHED"]
 
@@ -338,6 +341,13 @@ for number in range(40):
     assert list((tmp_path / "boxes").iterdir()) == []
 
 
+def answered(status: int) -> HTTPError:
+    """What MLflow raises where a server of artifacts refuses a file."""
+    response = Response()
+    response.status_code = status
+    return HTTPError(f"{status} Error", response=response)
+
+
 @pytest.mark.parametrize(
     ("error", "outage"),
     [
@@ -350,6 +360,11 @@ for number in range(40):
         (ConnectionRefusedError("no"), True),
         (TimeoutError("no"), True),
         (OSError(28, "No space left on device"), False),
+        (ResponseError("no answer"), True),
+        (answered(502), True),
+        (answered(429), True),
+        (answered(403), False),
+        (answered(413), False),
         (ValueError("no"), False),
     ],
 )

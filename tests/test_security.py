@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from servers import free_port, wait_for
 
+from benchmarks.faults.servers import free_port, wait_for
 from pipeline import entry, secrets
 from pipeline.__main__ import main
 from pipeline.datasets import arrays, pictures

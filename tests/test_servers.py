@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from servers import free_port, wait_for
 
+from benchmarks.faults import servers
 from pipeline import search
 
 ROOT = Path(__file__).parent.parent
@@ -124,21 +124,12 @@ def test_a_stopped_search_leaves_nothing_running(
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
+def mlflow_server(tmp_path: Path) -> Iterator[servers.Mlflow]:
+    server = servers.Mlflow(tmp_path, f"sqlite:///{tmp_path / 'server.db'}")
     try:
-        wait_for(f"{url}/health", process)
-        yield url
+        yield server
     finally:
-        # The server starts workers: the whole group ends.
-        os.killpg(process.pid, 15)
-        process.wait(20)
+        server.stop()
 
 
 def _browser() -> str:
@@ -149,17 +140,17 @@ def _browser() -> str:
 
 
 def test_a_study_on_an_mlflow_server_shows_in_its_ui(
-    workplace: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, mlflow_server: servers.Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     browser = _browser()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
     result = search(task="iris", trials=2, epochs=2, members=2, export="none")
     assert result is not None
-    client = MlflowClient(mlflow_server)
+    client = MlflowClient(mlflow_server.url)
     parent = client.get_run(result.run_id)
     assert parent.info.artifact_uri.startswith("mlflow-artifacts:"), "artifacts went through the server"
     assert (Path(client.download_artifacts(result.run_id, "report.html")).read_text()).startswith("<!doctype")
-    page = f"{mlflow_server}/#/experiments/{parent.info.experiment_id}/runs?viewStateShareKey="
+    page = f"{mlflow_server.url}/#/experiments/{parent.info.experiment_id}/runs?viewStateShareKey="
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     options += [f"--user-data-dir={workplace / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
@@ -167,49 +158,13 @@ def test_a_study_on_an_mlflow_server_shows_in_its_ui(
     assert ">iris<" in dom.stdout
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server on loopback, with a password, ended at the end; its URL."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("no PostgreSQL on this machine")
-    # The server refuses to run as root: the account that its package makes runs it then.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    folder = Path(subprocess.check_output([*as_user, "mktemp", "-d"], text=True).strip())
-
-    def run(command: list[str], **environment: str) -> None:
-        subprocess.run(
-            command, cwd="/", check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environment}
-        )
-
-    secret = tmp_path_factory.mktemp("postgresql") / "password"
-    secret.write_text("sesame\n")
-    # Down from the folder of all users' tests, however deep in it this one is.
-    base = next(path for path in secret.parents if path.name.startswith("pytest-of-"))
-    for path in (secret, *secret.parents):
-        if path.is_relative_to(base):
-            path.chmod(0o755)
-    port = free_port()
-    try:
-        initdb = [str(programs[-1] / "initdb"), "-D", str(folder / "data"), "-U", "me", "-A", "scram-sha-256"]
-        run([*as_user, *initdb, f"--pwfile={secret}"])
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
-        control = [*as_user, str(programs[-1] / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-        run([*control, "-l", str(folder / "log"), "-o", options, "start"])
-        # MLflow and Optuna each keep their own tables' version, so each has a database.
-        create = [str(programs[-1] / "psql"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "me"]
-        create += ["-c", "create database mlflow", "postgres"]
-        run(create, PGPASSWORD="sesame")
-        yield f"postgresql://me:sesame@127.0.0.1:{port}/postgres"
-        run([*control, "-m", "immediate", "stop"])
-    finally:
-        subprocess.run([*as_user, "rm", "-rf", str(folder)], check=False)
-
-
 def test_a_study_in_postgresql_goes_on_and_shows_no_password(
-    workplace: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    workplace: Path,
+    postgresql: servers.Postgresql,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setenv("PIPELINE_STORAGE", postgresql)
+    monkeypatch.setenv("PIPELINE_STORAGE", postgresql.url("optuna"))
     first = search(task="iris", trials=2, epochs=1, members=2, export="none")
     again = search(task="iris", trials=3, epochs=1, members=2, export="none")
     assert first is not None
@@ -221,19 +176,22 @@ def test_a_study_in_postgresql_goes_on_and_shows_no_password(
 
 
 def test_the_password_may_come_from_pgpassword(
-    workplace: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch
+    workplace: Path, postgresql: servers.Postgresql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", "sesame")
-    url = postgresql.replace(":sesame", "")
+    url = postgresql.url("optuna").replace(":sesame", "")
     assert (
         search(task="iris", trials=1, epochs=1, members=1, export="none", storage=url, study="s") is not None
     )
 
 
 def test_mlflow_itself_may_be_in_postgresql(
-    workplace: Path, postgresql: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    workplace: Path,
+    postgresql: servers.Postgresql,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.replace("/postgres", "/mlflow"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", postgresql.url("mlflow"))
     monkeypatch.chdir(workplace)
     assert search(task="iris", trials=1, epochs=1, members=1, export="none") is not None
     shown = capfd.readouterr()

@@ -16,8 +16,8 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from servers import free_port, wait_for
 
+from benchmarks.faults.servers import free_port, wait_for
 from pipeline import search
 from pipeline.datasets import bundled, generated
 

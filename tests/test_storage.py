@@ -8,11 +8,13 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalStorage
+from sqlalchemy.exc import OperationalError
 
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
 from pipeline.secrets import redacted
 
 
@@ -332,3 +334,51 @@ def test_a_study_that_is_there_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     storage.check_there("sqlite:///study.db", "other")
     monkeypatch.setenv("PIPELINE_STORAGE", "sqlite:///study.db")
     storage.check_there("", "other")
+
+
+# A database that is away for a while
+
+AWAY = OperationalError("select 1", {}, Exception("the server closed the connection"))
+
+
+def test_a_database_that_is_away_is_waited_for_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
+    left = [AWAY, AWAY]
+
+    def act() -> str:
+        if left:
+            raise left.pop()
+        return "found"
+
+    assert storage.patiently(act) == "found"
+    began, over = capsys.readouterr().out.splitlines()
+    assert began.startswith("the study's storage does not answer ((builtins.Exception) the server closed the")
+    assert began.endswith("; it is asked again for 600 s")
+    assert over == "the study's storage answers again after 0 s"
+
+
+def test_patience_has_an_end_and_is_for_outages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
+
+    def away() -> None:
+        raise AWAY
+
+    def wrong() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(RunError, match=r"does not answer .*; the same command goes on"):
+        storage.patiently(away, 0.05)
+    with pytest.raises(OperationalError):
+        storage.patiently(away, 0.0)
+    with pytest.raises(ValueError, match="no"):
+        storage.patiently(wrong)
+
+
+def test_an_outage_is_told_in_the_database_s_own_words() -> None:
+    error = StorageInternalError("typically invalid data in the commit")
+    error.__cause__ = AWAY
+    assert storage.is_outage(error)
+    assert storage.why(error) == "(builtins.Exception) the server closed the connection"
+    assert storage.why(ValueError("no")) == "no"

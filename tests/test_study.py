@@ -171,15 +171,31 @@ def test_how_a_trial_ended_is_learned_from_what_a_killed_process_wrote(
     for _ in range(2):
         killed.ask()
     study = opened(storage.connect("", "blobs"), space)
-    assert study.settle({"number": 1, **note})
+    assert study.settle(killed.note(1, **note))
     assert study.queue_left() == [0]
     (trial,) = [trial for trial in study._trials() if trial.number == 1]
     assert trial.state.name == state
     assert study.lanes == (4 if state == "COMPLETE" else None)
     # Told twice is told once; and another end than the one that counts is none.
-    assert study.settle({"number": 1, **note})
-    assert not study.settle({"number": 1, "failure": "", "value": 0.75, "replay": None})
+    assert study.settle(killed.note(1, **note))
+    assert not study.settle(killed.note(1, failure="", value=0.75, replay=None))
     assert study.counts().total == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_trial_that_another_process_has_taken_over_is_not_settled_by_an_equal_end(
+    ended: bool, journal: BaseStorage, space: Space
+) -> None:
+    killed = opened(journal, space)
+    killed.ask(), killed.ask()
+    study = opened(storage.connect("", "blobs"), space)
+    study.queue_left()
+    study.ask(), study.ask()
+    if ended:
+        study.tell(complete(1, 0.25))
+    assert not study.settle(killed.note(1, failure="", value=0.25, replay=None))
+    assert study.counts().total == int(ended)
+    assert study.under_way() == ([0] if ended else [0, 1])
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])

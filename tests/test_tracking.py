@@ -1,5 +1,6 @@
 """The record in a real MLflow store: parent, children, batches, models."""
 
+import contextlib
 import http.server
 import json
 import signal
@@ -22,7 +23,7 @@ from pipeline.secrets import redacted
 from pipeline.tracking import connection, models, trials
 from pipeline.tracking.apart import Process
 from pipeline.tracking.connection import connect
-from pipeline.tracking.parent import Parent, open_parent, unchanged
+from pipeline.tracking.parent import Parent, ending, open_parent, unchanged
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, TRIAL, Recorder
 from pipeline.values import Data, Member, Progress
 
@@ -263,6 +264,28 @@ def test_a_look_that_fails_ends_a_parent_that_it_began(client: MlflowClient) -> 
     with pytest.raises(RunError, match="no"), unchanged(parent):
         raise RunError("no")
     assert client.get_run(parent.run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, "FINISHED"), (KeyboardInterrupt(), "KILLED"), (RunError("no"), "FAILED")],
+    ids=["finished", "interrupted", "failed"],
+)
+def test_a_parent_that_others_go_on_with_stays_running(
+    error: BaseException | None, status: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_parent(client, "s", "iris", "")
+    own = client.create_run(first.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", own)
+    again = open_parent(client, "s", "iris", first.run_id)
+    raised = pytest.raises(type(error)) if error else contextlib.nullcontext()
+    with raised, ending(again, lambda: False):
+        if error:
+            raise error
+    assert client.get_run(own).info.status == status
+    left = client.get_run(first.run_id)
+    assert left.info.status == "RUNNING"
+    assert "pipeline.reason" not in left.data.tags
 
 
 def test_a_file_that_is_gone_is_an_error_of_the_run(parent: Parent, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _START_SECONDS = 60.0
@@ -33,27 +33,54 @@ def postgresql_programs() -> Path | None:
     return Path(program).parent if program else None
 
 
+def wait_for(url: str, process: "subprocess.Popen[bytes]", seconds: float = _START_SECONDS) -> None:
+    """Returns when a server answers.
+
+    Raises:
+        OSError: it has ended, or has not answered for so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if process.poll() is not None:
+            raise ChildProcessError(f"the server of {url} ended with exit code {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # noqa: S310  # loopback
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 class Postgresql:
     """A PostgreSQL server of its own, in a temporary folder; `stop` keeps its data, `remove` ends it.
 
     It refuses to run as root: then it runs as `postgres`, whom its packages make.
+
+    Args:
+        programs: as `postgresql_programs` finds them.
+        password: of its user `regatta`; every user of this machine is let in if it is empty.
     """
 
-    def __init__(self, programs: Path) -> None:
+    databases = ("optuna", "mlflow")
+    """MLflow and Optuna each keep their own tables' version, so each has one."""
+
+    def __init__(self, programs: Path, password: str = "") -> None:
         self.port = free_port()
-        self._programs = programs
+        self._programs, self._password = programs, password
         self._user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
         # Below no folder that only root may pass.
         self._folder = Path(tempfile.mkdtemp(prefix="regatta-postgresql-"))
-        if self._user:
-            shutil.chown(self._folder, "postgres", "postgres")
-        self._run("initdb", "-D", str(self._folder / "data"), "-U", "regatta", "-A", "trust", "-E", "UTF8")
-        self.start()
-        for database in ("optuna", "mlflow"):
-            self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "regatta", database)
+        try:
+            self._make()
+        except BaseException:
+            self.remove()
+            raise
 
     def url(self, database: str) -> str:
-        return f"postgresql+psycopg://regatta@127.0.0.1:{self.port}/{database}"
+        """With the password, if it has one."""
+        secret = f":{self._password}" if self._password else ""
+        return f"postgresql+psycopg://regatta{secret}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         options = f"-p {self.port} -h 127.0.0.1 -k {self._folder}"
@@ -66,21 +93,37 @@ class Postgresql:
 
     def remove(self) -> None:
         """The end of it, and of its data."""
-        with contextlib.suppress(subprocess.CalledProcessError):
+        if (self._folder / "data" / "postmaster.pid").exists():
             self.stop()
         shutil.rmtree(self._folder)
 
+    def _make(self) -> None:
+        secret = self._folder / "password"
+        secret.write_text(f"{self._password}\n")
+        if self._user:
+            for path in (self._folder, secret):
+                shutil.chown(path, "postgres", "postgres")
+        method = ["-A", "scram-sha-256", f"--pwfile={secret}"] if self._password else ["-A", "trust"]
+        self._run("initdb", "-D", str(self._folder / "data"), "-U", "regatta", "-E", "UTF8", *method)
+        secret.unlink()
+        self.start()
+        for database in self.databases:
+            self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "regatta", database)
+
     def _run(self, program: str, *arguments: str) -> None:
         command: Sequence[str] = [*self._user, str(self._programs / program), *arguments]
+        environment = {**os.environ, "PGPASSWORD": self._password}
         subprocess.run(  # noqa: S603  # programs of PostgreSQL's own folder
-            command, check=True, stdout=subprocess.DEVNULL, cwd=self._folder
+            command, check=True, stdout=subprocess.DEVNULL, cwd=self._folder, env=environment
         )
 
 
 class Mlflow:
-    """MLflow's own server, with its artifacts. Ended by `stop`.
+    """MLflow's own server, with its artifacts; `start` brings it back after `stop`, at the same place.
 
-    store: its database's URL.
+    Args:
+        folder: of its artifacts and of what it says; it exists.
+        store: its database's URL.
     """
 
     def __init__(self, folder: Path, store: str) -> None:
@@ -93,37 +136,50 @@ class Mlflow:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--workers", "1", "--backend-store-uri", self._store]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        # No workers for jobs, which nobody gives it.
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._folder / "mlflow-server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # this Python
-                command, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+                command, stdout=log, stderr=log, cwd=self._folder, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2):  # noqa: S310  # loopback
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        try:
+            wait_for(f"{self.url}/health", self._process)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
+        """As a machine does that goes down."""
         if self._process:
             # The server starts workers: the whole group ends.
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
 
-@contextlib.contextmanager
-def both(folder: Path, programs: Path) -> Iterator[tuple[Postgresql, Mlflow]]:
-    """A PostgreSQL server, and an MLflow server whose store is in it, for a block."""
-    database = Postgresql(programs)
-    try:
-        server = Mlflow(folder, database.url("mlflow"))
+class Pair:
+    """A PostgreSQL server, and an MLflow server whose store is in it. Ended by `close`.
+
+    folder: of MLflow's artifacts; it exists.
+    """
+
+    def __init__(self, folder: Path, programs: Path, password: str = "") -> None:
+        self.postgresql = Postgresql(programs, password)
         try:
-            yield database, server
+            self.mlflow = Mlflow(folder, self.postgresql.url("mlflow"))
+        except BaseException:
+            self.postgresql.remove()
+            raise
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the environment of searches on both."""
+        storage = self.postgresql.url("optuna")
+        return {"MLFLOW_TRACKING_URI": self.mlflow.url, "PIPELINE_STORAGE": storage}
+
+    def close(self) -> None:
+        try:
+            self.mlflow.stop()
         finally:
-            server.stop()
-    finally:
-        database.remove()
+            self.postgresql.remove()

@@ -28,6 +28,7 @@ _PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
 _OUTAGES = frozenset(
     {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 )
+_LATER, _SERVER_FAILS = frozenset({408, 425, 429}), 500
 _FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
 
 
@@ -77,7 +78,8 @@ class Client:
                     if late or stops.asked() or not is_outage(failed):
                         raise failed from error
                     if not told:
-                        print(f"{failed}; it is asked again for {self._patience:.0f} s", flush=True)
+                        again = f"it is asked again for {self._patience:.0f} s"
+                        print(f"{outage(failed)}; {again}", flush=True)
                         told = True
                     time.sleep(_PAUSE_SECONDS)
                 else:
@@ -97,8 +99,18 @@ def is_outage(error: BaseException) -> bool:
         return "database is locked" in text
     if isinstance(error, MlflowException):
         return error.error_code in _OUTAGES
+    # Of a server that keeps artifacts: what it answers is no outage, unless it says that it cannot now.
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in _LATER or status >= _SERVER_FAILS
     family = type(error).__module__.partition(".")[0]
     return isinstance(error, ConnectionError | TimeoutError) or family in _FAMILIES
+
+
+def outage(error: RunError) -> str:
+    """What is said first of a store that does not answer."""
+    cause = error.__cause__
+    return f"MLflow does not answer ({first_line(cause) if isinstance(cause, Exception) else error})"
 
 
 def connect() -> Client:
@@ -141,6 +153,8 @@ def _hush() -> None:
         handler.addFilter(HIDING)
     # A fresh SQLite store tells every step of its making.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Whoever asks tells once that a server does not answer, and not each of its tries.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     # And a failing one shows its traceback, of which the message is shown anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

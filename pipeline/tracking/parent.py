@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -131,9 +131,9 @@ class Parent:
             [_dataset(data, split, context) for split, context in _CONTEXTS.items()],
         )
 
-    def end(self, status: str, reason: str = "") -> None:
-        """Ends the parent, and the run of this continuation with it."""
-        for run_id in self.runs:
+    def end(self, status: str, reason: str = "", *, whole: bool = True) -> None:
+        """Ends the run of this continuation, and the parent with it if it is the whole that ends."""
+        for run_id in self.runs if whole else filter(None, (self._resuming,)):
             if reason:
                 self.client.set_tag(run_id, REASON, reason)
             self.client.set_terminated(run_id, status)
@@ -163,19 +163,22 @@ def unchanged(parent: Parent) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending(parent: Parent) -> Iterator[None]:
-    """Gives the parent run its final status, however the block ends."""
+def ending(parent: Parent, last: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Gives the parent run its final status, however the block ends.
+
+    last: whether no other process goes on with the parent, which else is left as it is.
+    """
     try:
         yield
     except KeyboardInterrupt:
         with contextlib.suppress(RunError):
-            parent.end("KILLED", "interrupted")
+            parent.end("KILLED", "interrupted", whole=last())
         raise
     except BaseException as error:
         with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
-            parent.end("FAILED", _said(error))
+            parent.end("FAILED", _said(error), whole=last())
         raise
-    parent.end("FINISHED")
+    parent.end("FINISHED", whole=last())
 
 
 def find_parent(client: Client, study: str, known: str) -> Parent:

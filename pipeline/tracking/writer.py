@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.errors import RunError
-from pipeline.tracking.connection import Client, is_outage
+from pipeline.tracking.connection import Client, is_outage, outage
 from pipeline.tracking.curves import CurveFiles, Point
 from pipeline.tracking.outbox import Outbox, Record
 from pipeline.tracking.parent import REASON
@@ -193,16 +193,16 @@ def obey(
         say: takes a line for people.
         given_up: whether to leave all that a store which does not answer has not got.
     """
-    place, flushed, outage = 0, time.monotonic(), _Outage(say, outbox, given_up)
+    place, flushed, patient = 0, time.monotonic(), _Outage(say, outbox, given_up)
     while True:
         last = over()
         records = outbox.after(place, _RECORDS_AT_ONCE)
         for place_of, record in records:
-            if not outage.borne(lambda record=record: writer.write(record)):  # type: ignore[misc]
+            if not patient.borne(lambda record=record: writer.write(record)):  # type: ignore[misc]
                 return
             place = place_of
         if (last and not records) or time.monotonic() - flushed > _FLUSH_SECONDS:
-            if not outage.borne(writer.flush):
+            if not patient.borne(writer.flush):
                 return
             outbox.done(place, writer.unfinished() if not (last and not records) else ())
             flushed = time.monotonic()
@@ -230,7 +230,8 @@ class _Outage:
                 if not began:
                     began = time.monotonic()
                     self._say(
-                        f"{error}; what is recorded waits on disk, and is written when it answers again"
+                        f"{outage(error)}; what is recorded waits on disk, and is written when it answers"
+                        " again"
                     )
                 ends = time.monotonic() + pause
                 while time.monotonic() < ends:
