@@ -4,6 +4,7 @@ A journal answers `ask` about ten times faster than SQLite on one machine, and n
 """
 
 import contextlib
+import json
 import os
 import re
 import warnings
@@ -16,10 +17,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
+from optuna.storages.journal._storage import JournalOperation
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from pipeline import lock
+from pipeline import lock, revisions
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
 
@@ -32,6 +34,13 @@ _CONNECT_SECONDS = 10
 BEAT_SECONDS = 15
 """How often a process shows that it lives, where several may train one study."""
 _GRACE_SECONDS = 4 * BEAT_SECONDS
+_OPTUNA = revisions.Keeper(
+    "Optuna",
+    optuna.__version__,
+    Path(optuna.__file__).parent / "storages" / "_rdb" / "alembic" / "versions",
+    "optuna storage upgrade --storage",
+    "PIPELINE_STORAGE",
+)
 
 
 def check_name(study: str, parameter: str = "study") -> None:
@@ -61,7 +70,8 @@ def connect(url: str, study: str) -> Storage:
     """The storage at `url`, at `$PIPELINE_STORAGE`, or the study's journal file.
 
     Raises:
-        UserError: the URL is no URL, nothing answers there, or its database driver is missing.
+        UserError: the URL is no URL, nothing answers there, its database driver is missing, or what is there
+            was written by another version of Optuna.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = url or os.environ.get("PIPELINE_STORAGE", "")
@@ -147,10 +157,28 @@ def _journal(study: str) -> Storage:
         ) from None
     except (ValueError, LookupError, TypeError, AssertionError) as error:
         # Whatever Optuna stumbles over in a line that it has not written.
+        if told := _newer(file):
+            raise UserError(
+                f"{file}: the study's journal is of a newer Optuna: {told}, which Optuna {optuna.__version__}"
+                " does not know; go on with the Optuna that wrote it, or give another name by study="
+            ) from None
         raise UserError(
             f"{file}: the study's journal is damaged: {type(error).__name__}: {first_line(error)}; put a"
             " copy of it back, or give another name by study="
         ) from None
+
+
+def _newer(file: Path) -> str:
+    """Which entry of a journal is of a kind that Optuna does not know; empty if another fault comes first."""
+    kinds = {int(kind) for kind in JournalOperation}
+    for place, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            kind = json.loads(line)["op_code"]
+        except (ValueError, LookupError, TypeError):
+            return ""
+        if kind not in kinds:
+            return f"line {place} has op_code {kind}" if isinstance(kind, int) else ""
+    return ""
 
 
 def _mend(file: Path) -> None:
@@ -184,12 +212,15 @@ def _database(url: str) -> Storage:
         with warnings.catch_warnings():
             # That Optuna may change how processes show that they live, the pin takes care of.
             warnings.simplefilter("ignore", ExperimentalWarning)
+            revisions.check(url, place, _OPTUNA)
             return RDBStorage(
                 url,
                 engine_kwargs=engine if postgresql else None,
                 heartbeat_interval=BEAT_SECONDS if postgresql else None,
                 grace_period=_GRACE_SECONDS if postgresql else None,
             )
+    except UserError:
+        raise
     except ImportError:
         scheme = urlsplit(url).scheme
         raise UserError(f"{place}: the database driver for {scheme} is not installed") from None
