@@ -4,7 +4,6 @@ A journal answers `ask` about ten times faster than SQLite on one machine, and n
 """
 
 import contextlib
-import json
 import os
 import re
 import warnings
@@ -16,12 +15,10 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
-from optuna.storages.journal._storage import JournalOperation
 from sqlalchemy import text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from pipeline import lock, revisions
+from pipeline import journal, lock, revisions
 from pipeline.errors import UserError
 from pipeline.secrets import first_line, redacted
 
@@ -149,15 +146,14 @@ def _journal(study: str) -> Storage:
     file = folder / "journal.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _mend(file)
-        return JournalStorage(JournalFileBackend(str(file)))
+        return journal.open_journal(file)
     except OSError as error:
         raise UserError(
             f"PIPELINE_HOME: the study's journal {file} cannot be used: {error.strerror}"
         ) from None
     except (ValueError, LookupError, TypeError, AssertionError) as error:
         # Whatever Optuna stumbles over in a line that it has not written.
-        if told := _newer(file):
+        if told := journal.newer_entry(file):
             raise UserError(
                 f"{file}: the study's journal is of a newer Optuna: {told}, which Optuna {optuna.__version__}"
                 " does not know; go on with the Optuna that wrote it, or give another name by study="
@@ -166,36 +162,6 @@ def _journal(study: str) -> Storage:
             f"{file}: the study's journal is damaged: {type(error).__name__}: {first_line(error)}; put a"
             " copy of it back, or give another name by study="
         ) from None
-
-
-def _newer(file: Path) -> str:
-    """Which entry of a journal is of a kind that Optuna does not know; empty if another fault comes first."""
-    kinds = {int(kind) for kind in JournalOperation}
-    for place, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            kind = json.loads(line)["op_code"]
-        except (ValueError, LookupError, TypeError):
-            return ""
-        if kind not in kinds:
-            return f"line {place} has op_code {kind}" if isinstance(kind, int) else ""
-    return ""
-
-
-def _mend(file: Path) -> None:
-    """Cuts off a last line that a killed process left half written.
-
-    Optuna reads past it, but its next line would be joined to it, and break the study for good.
-    """
-    if not file.exists():
-        return
-    lock = JournalFileSymlinkLock(str(file))
-    lock.acquire()
-    try:
-        content = file.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
 
 
 def _database(url: str) -> Storage:

@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from pipeline import samplers
+from pipeline import journal, samplers
 from pipeline import storage as storages
 from pipeline.seeds import derived
 from pipeline.space import Space
@@ -178,7 +178,7 @@ class Study:
 
     def next(self, trials: int) -> Candidate | None:
         """The next trial of so many in all, see `ask`; None if there is none to ask for now."""
-        with self.alone():
+        with self.alone(), journal.together(self._storage):
             standing = self._tally.look()
             return self._ask(standing) if self._remaining(standing, trials) else None
 
@@ -289,6 +289,23 @@ class Study:
 
     def tell(self, outcome: Outcome) -> None:
         """Notes the end of a trial that completed or failed."""
+        with journal.together(self._storage):
+            self._tell(outcome)
+
+    def prune(self, number: int, reason: str) -> None:
+        """Notes that a trial was given up; its value is the last one reported."""
+        with journal.together(self._storage):
+            self._end(number, TrialState.PRUNED, reason)
+
+    def interrupt(self, number: int, reason: str) -> None:
+        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
+        trial_id = self._trial_id(number)
+        with journal.together(self._storage):
+            self._storage.set_trial_user_attr(trial_id, _REASON, reason)
+            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        self._running.discard(number)
+
+    def _tell(self, outcome: Outcome) -> None:
         if outcome.failure:
             self._end(outcome.number, TrialState.FAIL, outcome.failure)
             return
@@ -304,17 +321,6 @@ class Study:
             self._ours_again(outcome.number)
             self._study.tell(outcome.number, outcome.value, skip_if_finished=True)
         self._running.discard(outcome.number)
-
-    def prune(self, number: int, reason: str) -> None:
-        """Notes that a trial was given up; its value is the last one reported."""
-        self._end(number, TrialState.PRUNED, reason)
-
-    def interrupt(self, number: int, reason: str) -> None:
-        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
-        trial_id = self._trial_id(number)
-        self._storage.set_trial_user_attr(trial_id, _REASON, reason)
-        self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        self._running.discard(number)
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):

@@ -101,6 +101,7 @@ DOORS = {
     "tensorboard": ("pipeline/tracking/curves.py",),
     "scipy": ("pipeline/evaluation/", "pipeline/ablation/", "pipeline/ensemble/simplex.py"),
     "optuna": (
+        "pipeline/journal.py",
         "pipeline/ranges.py",
         "pipeline/samplers.py",
         "pipeline/space.py",
@@ -135,7 +136,7 @@ DOORS = {
 LAYERS = (
     ("forms", "carried"),
     ("errors", "values", "secrets", "seeds", "started", "stops", "launcher"),
-    ("source", "lock", "revisions"),
+    ("source", "lock", "revisions", "journal"),
     ("settings", "metrics"),
     ("answers",),
     ("ranges",),
