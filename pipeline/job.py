@@ -19,6 +19,7 @@ from pipeline.study import Study
 from pipeline.study_opening import Origin
 from pipeline.tasks import find
 from pipeline.tasks.task import Task
+from pipeline.tracking import outbox
 from pipeline.tracking.connection import Client, connect
 from pipeline.tracking.parent import Parent, open_parent
 from pipeline.values import Data
@@ -66,6 +67,7 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     # Before the first file is made: a store that does not answer leaves nothing behind.
     client = connect()
     with storage.ours(url, name, asked["wait"] or 0.0):
+        outbox.check_left(storage.home(name) / outbox.HOME)
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
         with storage.connected(url, name) as store, presence.shown(store, url, name) as shown:

@@ -186,9 +186,12 @@ class _Grid(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         grid = _grid(self._searched)
-        points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        points = list(itertools.product(*grid.values()))
         order = np.random.default_rng(self._seed).permutation(len(points))
-        return next(points[place] for place in order if points[place] not in self._taken)
+        # Of one with other settings, or not all of them, no point is taken.
+        taken = {tuple(one[name] for name in grid) for one in self._taken if one.keys() == grid.keys()}
+        free = next(points[place] for place in order if points[place] not in taken)
+        return dict(zip(grid, free, strict=True))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

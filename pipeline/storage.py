@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock, JournalStorage
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from pipeline import lock, stops
+from pipeline import journal, lock, revisions, stops
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 
@@ -47,6 +46,13 @@ PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
 BEAT_SECONDS = 15
 """How often a process shows that it lives, where several may train one study."""
 _GRACE_SECONDS = 4 * BEAT_SECONDS
+_OPTUNA = revisions.Keeper(
+    "Optuna",
+    optuna.__version__,
+    Path(optuna.__file__).parent / "storages" / "_rdb" / "alembic" / "versions",
+    "optuna storage upgrade --storage",
+    "PIPELINE_STORAGE",
+)
 
 
 def check_name(study: str, parameter: str = "study") -> None:
@@ -76,7 +82,8 @@ def connect(url: str, study: str) -> Storage:
     """The storage at `url`, at `$PIPELINE_STORAGE`, or the study's journal file.
 
     Raises:
-        UserError: the URL is no URL, nothing answers there, or its database driver is missing.
+        UserError: the URL is no URL, nothing answers there, its database driver is missing, or what is there
+            was written by another version of Optuna.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = url or os.environ.get("PIPELINE_STORAGE", "")
@@ -209,35 +216,22 @@ def _journal(study: str) -> Storage:
     file = folder / "journal.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _mend(file)
-        return JournalStorage(JournalFileBackend(str(file)))
+        return journal.open_journal(file)
     except OSError as error:
         raise UserError(
             f"PIPELINE_HOME: the study's journal {file} cannot be used: {error.strerror}"
         ) from None
     except (ValueError, LookupError, TypeError, AssertionError) as error:
         # Whatever Optuna stumbles over in a line that it has not written.
+        if told := journal.newer_entry(file):
+            raise UserError(
+                f"{file}: the study's journal is of a newer Optuna: {told}, which Optuna {optuna.__version__}"
+                " does not know; go on with the Optuna that wrote it, or give another name by study="
+            ) from None
         raise UserError(
             f"{file}: the study's journal is damaged: {type(error).__name__}: {first_line(error)}; put a"
             " copy of it back, or give another name by study="
         ) from None
-
-
-def _mend(file: Path) -> None:
-    """Cuts off a last line that a killed process left half written.
-
-    Optuna reads past it, but its next line would be joined to it, and break the study for good.
-    """
-    if not file.exists():
-        return
-    lock = JournalFileSymlinkLock(str(file))
-    lock.acquire()
-    try:
-        content = file.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
 
 
 def _database(url: str) -> Storage:
@@ -254,12 +248,15 @@ def _database(url: str) -> Storage:
         with warnings.catch_warnings():
             # That Optuna may change how processes show that they live, the pin takes care of.
             warnings.simplefilter("ignore", ExperimentalWarning)
+            revisions.check(url, place, _OPTUNA)
             return RDBStorage(
                 url,
                 engine_kwargs=engine if postgresql else None,
                 heartbeat_interval=BEAT_SECONDS if postgresql else None,
                 grace_period=_GRACE_SECONDS if postgresql else None,
             )
+    except UserError:
+        raise
     except ImportError:
         scheme = urlsplit(url).scheme
         raise UserError(f"{place}: the database driver for {scheme} is not installed") from None

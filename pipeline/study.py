@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,23 +21,22 @@ from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from pipeline import samplers
+from pipeline import journal, samplers
 from pipeline import storage as storages
 from pipeline.seeds import derived
 from pipeline.space import Space
+from pipeline.tally import INTERRUPTED, STARTED_FROM, Standing, Tally
 from pipeline.values import Candidate, Outcome, Replay, Settings
 
-_SETTINGS, _SEED, _REASON, _INTERRUPTED, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _STARTED_FROM, _BY = (
+_SETTINGS, _SEED, _REASON, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _BY = (
     "settings",
     "seed",
     "reason",
-    "interrupted",
     "mlflow_run",
     "closed_at",
     "replay",
     "lanes",
     "starts",
-    "started_from",
     "process",
 )
 
@@ -105,6 +105,7 @@ class Study:
         self._sampler = sampler
         self._seed = seed
         self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._tally = Tally(self._trials)
         self._asked: dict[int, Trial] = {}
         self._running: set[int] = set()
         self._suspected: dict[int, float] = {}
@@ -148,10 +149,8 @@ class Study:
             self._patience = 0.0
 
     def counts(self) -> Counts:
-        states = [trial.state for trial in self._counted()]
-        return Counts(
-            states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED), states.count(TrialState.FAIL)
-        )
+        ended = self._tally.look().ended
+        return Counts(ended[TrialState.COMPLETE], ended[TrialState.PRUNED], ended[TrialState.FAIL])
 
     def finished(self) -> list[Finished]:
         """The completed trials, best first; of equals, the earlier."""
@@ -176,12 +175,12 @@ class Study:
 
     def reasons(self) -> list[str]:
         """Why trials failed, each reason once, the commonest first."""
-        reasons = [
+        reasons = Counter(
             str(trial.user_attrs.get(_REASON, "unknown"))
             for trial in self._counted()
             if trial.state == TrialState.FAIL
-        ]
-        return sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))
+        )
+        return sorted(reasons, key=lambda reason: (-reasons[reason], reason))
 
     def remaining(self, trials: int) -> int:
         """How many trials are still to be asked for: up to `trials` in all, or to a grid's last point.
@@ -189,17 +188,13 @@ class Study:
         Trials under way count, wherever they train; those that a process left which is gone wait again, see
         `queue_left`.
         """
-        known = self._trials()
-        waiting = sum(trial.state == TrialState.WAITING for trial in known)
-        running = sum(trial.state == TrialState.RUNNING for trial in known)
-        points = samplers.points(self._sampler, self._space.searched) - len(self._taken()) + waiting
-        left = trials - self.counts().total - running
-        return max(0, int(min(left, points + (1 if self._wants_baseline() else 0))))
+        return self._remaining(self._tally.look(), trials)
 
     def next(self, trials: int) -> Candidate | None:
         """The next trial of so many in all, see `ask`; None if there is none to ask for now."""
-        with self.alone():
-            return self.ask() if self.remaining(trials) else None
+        with self.alone(), journal.together(self._storage):
+            standing = self._tally.look()
+            return self._ask(standing) if self._remaining(standing, trials) else None
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """For a block that no other process that trains the study is in."""
@@ -209,7 +204,7 @@ class Study:
 
     def under_way(self) -> list[int]:
         """The trials that are trained now, here or elsewhere."""
-        return [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
+        return [trial.number for trial in self._tally.look().in_state(TrialState.RUNNING)]
 
     def elsewhere(self) -> int:
         """How many trials other processes train."""
@@ -217,12 +212,7 @@ class Study:
 
     def ask(self) -> Candidate:
         """The next trial: what waits first; then the baseline, if the space has one; then a new draw."""
-        if waiting := self._waiting():
-            return waiting
-        if self._wants_baseline():
-            return self._ask_baseline()
-        self._queue_starts()
-        return self._waiting() or self._draw(self._created({}))
+        return self._ask(self._tally.look())
 
     @property
     def shared(self) -> bool:
@@ -237,8 +227,8 @@ class Study:
         """
         running = {
             trial._trial_id: trial.number
-            for trial in self._trials()
-            if trial.state == TrialState.RUNNING and trial.number not in self._running
+            for trial in self._tally.look().in_state(TrialState.RUNNING)
+            if trial.number not in self._running
         }
         if self._hearts and running:
             running = {trial_id: running[trial_id] for trial_id in self._stale() if trial_id in running}
@@ -267,7 +257,7 @@ class Study:
         note: as `note` has made it: `pruned`, or failure, value and replay.
         """
         number = int(note["number"])
-        trial = next(trial for trial in self._trials() if trial.number == number)
+        trial = self._storage.get_trial(self._trial_id(number))
         if trial.user_attrs.get(_BY) != note.get(_BY):
             # Another process has it, and may have found the same to the last bit.
             return False
@@ -301,7 +291,7 @@ class Study:
     def started_from(self, number: int) -> str:
         """The label of the `Start` that a trial of this process was given, or empty."""
         trial = self._asked.get(number)
-        return "" if trial is None else str(trial.user_attrs.get(_STARTED_FROM, ""))
+        return "" if trial is None else str(trial.user_attrs.get(STARTED_FROM, ""))
 
     def drawn(self, candidate: Candidate) -> Settings:
         """What is particular to this trial: the searched settings, or all of the baseline's."""
@@ -322,6 +312,23 @@ class Study:
 
     def tell(self, outcome: Outcome) -> None:
         """Notes the end of a trial that completed or failed."""
+        with journal.together(self._storage):
+            self._tell(outcome)
+
+    def prune(self, number: int, reason: str) -> None:
+        """Notes that a trial was given up; its value is the last one reported."""
+        with journal.together(self._storage):
+            self._end(number, TrialState.PRUNED, reason)
+
+    def interrupt(self, number: int, reason: str) -> None:
+        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
+        trial_id = self._trial_id(number)
+        with journal.together(self._storage):
+            self._storage.set_trial_user_attr(trial_id, _REASON, reason)
+            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        self._running.discard(number)
+
+    def _tell(self, outcome: Outcome) -> None:
         if outcome.failure:
             self._end(outcome.number, TrialState.FAIL, outcome.failure)
             return
@@ -338,17 +345,6 @@ class Study:
             self._study.tell(outcome.number, outcome.value, skip_if_finished=True)
         self._running.discard(outcome.number)
 
-    def prune(self, number: int, reason: str) -> None:
-        """Notes that a trial was given up; its value is the last one reported."""
-        self._end(number, TrialState.PRUNED, reason)
-
-    def interrupt(self, number: int, reason: str) -> None:
-        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
-        trial_id = self._trial_id(number)
-        self._storage.set_trial_user_attr(trial_id, _REASON, reason)
-        self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        self._running.discard(number)
-
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
@@ -362,16 +358,31 @@ class Study:
         if self._storage.get_trial(trial_id).state == TrialState.WAITING:
             self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
 
+    def _remaining(self, standing: Standing, trials: int) -> int:
+        waiting = len(standing.in_state(TrialState.WAITING))
+        points = samplers.points(self._sampler, self._space.searched) - standing.drawn + waiting
+        left = trials - standing.total - (len(standing.open) - waiting)
+        return max(0, int(min(left, points + (1 if self._wants_baseline(standing) else 0))))
+
+    def _ask(self, standing: Standing) -> Candidate:
+        if waiting := self._waiting(standing):
+            return waiting
+        if self._wants_baseline(standing):
+            return self._ask_baseline()
+        if self._queue_starts(standing) and (queued := self._waiting(self._tally.look())):
+            return queued
+        return self._draw(self._created({}))
+
     def _ask_baseline(self) -> Candidate:
         # It has no distributions, as its settings may lie outside of every range.
         settings = self._space.published(self._space.baseline or {})
         trial_id = self._created({samplers.BASELINE: True, _SETTINGS: json.dumps(settings)})
         return self._begun(trial_id, settings)
 
-    def _waiting(self) -> Candidate | None:
+    def _waiting(self, standing: Standing) -> Candidate | None:
         """The first trial that waits, if there is one."""
-        for trial in self._trials():
-            if trial.state == TrialState.WAITING and self._takes(trial._trial_id):
+        for trial in standing.in_state(TrialState.WAITING):
+            if self._takes(trial._trial_id):
                 return self._asked_again(trial)
         return None
 
@@ -387,8 +398,10 @@ class Study:
     def _draw(self, trial_id: int) -> Candidate:
         """Every parameter that the trial has not, by the sampler."""
         number = self._storage.get_trial_number_from_id(trial_id)
+        # Only a grid asks for what is taken.
+        taken = self._taken() if self._sampler == "grid" else ()
         self._study.sampler = samplers.make_sampler(
-            self._sampler, self._space.searched, self._seed, number, self._taken()
+            self._sampler, self._space.searched, self._seed, number, taken
         )
         trial = Trial(self._study, trial_id)
         for name, searched in self._space.searched.items():
@@ -429,25 +442,17 @@ class Study:
         except UpdateFinishedTrialError:
             return False
 
-    def _queue_starts(self) -> None:
-        """Queues what is to be tried first, each once; Optuna asks for what is queued before it draws."""
-        wanted = self._study.user_attrs.get(_STARTS)
-        if not wanted:
-            return
-        there = {
-            trial.user_attrs.get(_STARTED_FROM)
-            for trial in self._trials()
-            # Of studies of before, one that was ended from outside counts for nothing.
-            if not (trial.state.is_finished() and _INTERRUPTED in trial.user_attrs)
-        }
-        for start in (Start(**found) for starts in wanted.values() for found in starts):
-            if start.label not in there:
-                self._study.enqueue_trial(dict(start.drawn), {_STARTED_FROM: start.label})
+    def _queue_starts(self, standing: Standing) -> bool:
+        """Queues what is to be tried first, each once; whether there was something."""
+        wanted = self._study.user_attrs.get(_STARTS) or {}
+        starts = [Start(**found) for starts in wanted.values() for found in starts]
+        missing = [start for start in starts if start.label not in standing.started_from]
+        for start in missing:
+            self._study.enqueue_trial(dict(start.drawn), {STARTED_FROM: start.label})
+        return bool(missing)
 
-    def _wants_baseline(self) -> bool:
-        return self._space.baseline is not None and not any(
-            samplers.BASELINE in trial.user_attrs for trial in self._counted()
-        )
+    def _wants_baseline(self, standing: Standing) -> bool:
+        return self._space.baseline is not None and not standing.baseline
 
     def _taken(self) -> list[dict[str, Any]]:
         """The drawn parameters of every trial."""
@@ -455,7 +460,7 @@ class Study:
 
     def _counted(self) -> list[FrozenTrial]:
         """Every trial, but those that studies of before ended where they were interrupted."""
-        return [trial for trial in self._trials() if _INTERRUPTED not in trial.user_attrs]
+        return [trial for trial in self._trials() if INTERRUPTED not in trial.user_attrs]
 
     def _trials(self) -> Sequence[FrozenTrial]:
         return storages.patiently(lambda: self._study.get_trials(deepcopy=False), self._patience)

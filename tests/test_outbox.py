@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from requests.exceptions import HTTPError
 from sqlalchemy.exc import OperationalError
 from urllib3.exceptions import ResponseError
 
-from pipeline.errors import RunError
+from pipeline.__main__ import main
+from pipeline.errors import RunError, UserError
 from pipeline.tracking import outbox
 from pipeline.tracking.connection import connect, is_outage
 from pipeline.tracking.outbox import Outbox, Record
@@ -142,6 +144,61 @@ def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 # What is left
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_records_of_a_layout_that_is_known_are_read(tmp_path: Path, layout: int) -> None:
+    with closing(Outbox(tmp_path / "host-1-1")) as box:
+        box.put(a_trial(0))
+    with closing(sqlite3.connect(tmp_path / "host-1-1" / "records.db")) as database:
+        database.execute(f"pragma user_version = {layout}")
+    outbox.check_left(tmp_path)
+    (box,) = outbox.left(tmp_path)
+    with closing(box):
+        assert [record for _, record in box.after(0, 100)] == a_trial(0)
+
+
+def test_records_of_another_layout_are_told_and_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "host-1-1"
+    with closing(Outbox(folder)) as box:
+        box.put(a_trial(0))
+    with closing(sqlite3.connect(folder / "records.db")) as database:
+        database.execute("pragma user_version = 2")
+        database.execute("alter table records rename column held to kept")
+    before = (folder / "records.db").read_bytes()
+    for look in (outbox.check_left, lambda home: list(outbox.left(home))):
+        with pytest.raises(UserError) as caught:
+            look(tmp_path)
+        assert str(caught.value) == (
+            f"{folder}: holds records of trials in layout 2, and this version of the program reads layout 1:"
+            " run the same command with the version that wrote them, which hands them to MLflow; or remove"
+            " the folder, and with it what those trials recorded"
+        )
+    assert (folder / "records.db").read_bytes() == before
+
+
+def test_records_of_another_layout_that_a_process_has_open_are_its_own(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path / "host-1-1")):
+        with closing(sqlite3.connect(tmp_path / "host-1-1" / "records.db")) as database:
+            database.execute("pragma user_version = 2")
+        outbox.check_left(tmp_path)
+        assert list(outbox.left(tmp_path)) == []
+
+
+def test_a_search_stops_at_records_of_another_layout_before_anything_is_made(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = workplace / "studies" / "iris" / outbox.HOME / "box"
+    with closing(Outbox(folder)) as box:
+        box.put(a_trial(0))
+    with closing(sqlite3.connect(folder / "records.db")) as database:
+        database.execute("pragma user_version = 2")
+    before = (workplace / "mlflow.db").read_bytes()
+    assert main(["search", "--task=iris", "--engine=fit", "--trials=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "holds records of trials in layout 2" in line
+    assert (workplace / "mlflow.db").read_bytes() == before
+    assert not (workplace / "studies" / "iris" / "journal.log").exists()
 
 
 def test_only_what_nobody_has_open_is_left(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import text
 
 from benchmarks.faults import servers
-from pipeline import search
+from pipeline import search, storage
+from pipeline.errors import UserError
+from pipeline.tracking.connection import connect
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -197,3 +200,38 @@ def test_mlflow_itself_may_be_in_postgresql(
     shown = capfd.readouterr()
     assert "sesame" not in shown.out
     assert ":***@127.0.0.1" in shown.out
+
+
+def test_tables_of_another_version_in_postgresql_are_told_without_the_password(
+    workplace: Path, postgresql: servers.Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgresql.url("optuna")
+    shown = url.replace("sesame", "***")
+    monkeypatch.setenv("PIPELINE_STORAGE", url)
+    with storage.connected("", "s") as opened:
+        engine = opened.engine
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    with pytest.raises(UserError) as caught:
+        connect()
+    assert str(caught.value) == (
+        f"MLFLOW_TRACKING_URI {shown}: is Optuna's database: MLflow needs one of its own"
+    )
+    with engine.begin() as connection:
+        (version,) = connection.execute(text("select version_num from alembic_version")).one()
+        connection.execute(text("update alembic_version set version_num = 'v3.0.0.d'"))
+    try:
+        with pytest.raises(UserError) as caught:
+            storage.connect("", "s")
+        (line,) = str(caught.value).splitlines()
+        assert line.startswith(
+            f"storage {shown}: its tables are of an older Optuna: their version is v3.0.0.d,"
+        )
+        assert line.endswith('and then run: optuna storage upgrade --storage "$PIPELINE_STORAGE"')
+        with engine.begin() as connection:
+            assert connection.execute(text("select version_num from alembic_version")).all() == [
+                ("v3.0.0.d",)
+            ]
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("update alembic_version set version_num = :head"), {"head": version})
+        engine.dispose()

@@ -206,7 +206,6 @@ def test_a_folder_in_place_of_the_journal_is_told() -> None:
         b"[]\n",
         b"1\n",
         b"null\n",
-        b'{"op_code":99}\n',
         b'{"op_code":0}\n',
         b'{"op_code":0,"worker_id":"w","study_name":"iris"}\n',
         b'{"op_code":0,"worker_id":"w","study_name":"iris","directions":[7]}\n',
@@ -218,6 +217,28 @@ def test_a_damaged_journal_is_told_with_its_place(content: bytes) -> None:
     file.write_bytes(content)
     assert fault_of("").startswith(f"{file}: the study's journal is damaged: ")
     assert file.read_bytes() == content
+
+
+def test_a_journal_of_a_newer_optuna_is_told_and_left_as_it_is() -> None:
+    with connected("") as opened:
+        optuna.create_study(study_name="iris", storage=opened)
+    file = Path("studies/iris/journal.log")
+    with file.open("ab") as journal:
+        journal.write(b'{"op_code":99,"worker_id":"w","study_id":0,"something":"new"}\n')
+    before = file.read_bytes()
+    assert fault_of("") == (
+        f"{file}: the study's journal is of a newer Optuna: line 2 has op_code 99, which Optuna"
+        f" {optuna.__version__} does not know; go on with the Optuna that wrote it, or give another name by"
+        " study="
+    )
+    assert file.read_bytes() == before
+
+
+def test_a_journal_that_is_damaged_before_a_newer_line_is_damaged() -> None:
+    file = Path("studies/iris/journal.log")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b'garbage\n{"op_code":99}\n')
+    assert "the study's journal is damaged: " in fault_of("")
 
 
 def test_a_line_that_a_killed_run_left_half_written_costs_no_study() -> None:

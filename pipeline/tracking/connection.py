@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pipeline import stops
+from pipeline import revisions, stops
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import HIDING, first_line, redacted
 
@@ -29,6 +29,14 @@ _OUTAGES = frozenset(
     {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 )
 _LATER, _SERVER_FAILS = frozenset({408, 425, 429}), 500
+_DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
+_MLFLOW = revisions.Keeper(
+    "MLflow",
+    mlflow.__version__,
+    Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions",
+    "mlflow db upgrade",
+    "MLFLOW_TRACKING_URI",
+)
 _FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
 
 
@@ -117,15 +125,19 @@ def connect() -> Client:
     """A client of the store that `MLFLOW_TRACKING_URI` names, else of MLflow's default.
 
     Raises:
-        UserError: the URI is none, or nothing answers there.
+        UserError: the URI is none, nothing answers there, or it is a database of another version of MLflow.
     """
     _hush()
     uri = mlflow.get_tracking_uri()
     try:
         _knock(uri)
+        if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
+            revisions.check(uri, f"MLFLOW_TRACKING_URI {redacted(uri)}", _MLFLOW)
         with _impatient():
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
+    except UserError:
+        raise
     except MlflowException as error:
         raise UserError(
             f"MLFLOW_TRACKING_URI {redacted(uri)}: does not answer: {first_line(error)}"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import RunError
+from pipeline.errors import RunError, UserError
 
 HOME = "outbox"
 """The folder of all of a study's, in the study's own."""
@@ -36,7 +36,11 @@ _TABLES = """
 create table if not exists records (id integer primary key, number integer, held integer, method text,
     arguments text, note text);
 create table if not exists runs (number integer primary key, run text);
+pragma user_version = 1;
 """
+# Of those tables and of what stands in them; the first was written before it was numbered.
+_LAYOUT = 1
+_LAYOUTS_READ = (0, _LAYOUT)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,16 @@ class Outbox:
     """The records of one process. Ended by `close`; what is in it stays.
 
     folder: its own; it is made if it is not there. Another process may have the same one open, to write.
+
+    Raises:
+        UserError: what lies there was written by another version of this program.
+        RunError: from any method, when the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         with _told(folder):
+            _check_layout(folder)
             (folder / _FILES).mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder, fcntl.LOCK_SH)
             self._database = sqlite3.connect(
@@ -222,15 +231,45 @@ def new(home: Path) -> Outbox:
     return Outbox(home / name)
 
 
+def check_left(home: Path) -> None:
+    """Raises UserError if something is left there that another version of this program wrote."""
+    for folder in _folders(home):
+        if _is_free(folder):
+            with _told(folder):
+                _check_layout(folder)
+
+
 def left(home: Path) -> Iterator[Outbox]:
     """What processes that are gone have left, one after the other, oldest first.
 
     A process that lives keeps its own; that of one which has just been killed is waited for.
+
+    Raises:
+        UserError: another version of this program has left it.
     """
-    folders = [folder for folder in home.glob("*") if (folder / _DATABASE).exists()]
+    folders = _folders(home)
     for folder in sorted(folders, key=lambda folder: folder.name.rpartition("-")[2]):
         if _is_free(folder, _ENDING_SECONDS if _of_this_host(folder) else 0.0):
             yield Outbox(folder)
+
+
+def _folders(home: Path) -> list[Path]:
+    return [folder for folder in home.glob("*") if (folder / _DATABASE).exists()]
+
+
+def _check_layout(folder: Path) -> None:
+    """Raises UserError if the records there, if any, are laid out in another way than these; changes none."""
+    file = folder / _DATABASE
+    if not file.exists():
+        return
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        (found,) = database.execute("pragma user_version").fetchone()
+    if found not in _LAYOUTS_READ:
+        raise UserError(
+            f"{folder}: holds records of trials in layout {found}, and this version of the program reads"
+            f" layout {_LAYOUT}: run the same command with the version that wrote them, which hands them to"
+            " MLflow; or remove the folder, and with it what those trials recorded"
+        )
 
 
 def _of_this_host(folder: Path) -> bool:
