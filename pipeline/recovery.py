@@ -4,16 +4,20 @@ It is put in order before anything is trained, by whoever has the study next.
 """
 
 import contextlib
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from pipeline import source, storage
-from pipeline.errors import UserError
+from pipeline import source, stops, storage
+from pipeline.errors import RunError, UserError
 from pipeline.job import Job
 from pipeline.tracking import launched, outbox, trials
 from pipeline.tracking.writer import Writer, obey
 
 _GONE = "its process was gone"
+# A store that does not answer what is left is asked for so long.
+_PATIENCE_SECONDS = 600.0
 
 
 def recover(job: Job) -> None:
@@ -57,7 +61,7 @@ def _close_left(job: Job) -> int:
 def _deliver(job: Job) -> int:
     """Writes the records that are left, and tells the study of trials that ended; how many there were."""
     written, parent = 0, job.parent
-    for box in outbox.left(storage.home(job.study.name) / outbox.HOME):
+    for box in outbox.left(storage.home(job.study.name) / outbox.HOME, parent.run_id, _say):
         with contextlib.closing(box):
             for note in box.held():
                 number = int(note["number"])
@@ -67,8 +71,22 @@ def _deliver(job: Job) -> int:
                     box.revoke(number, "another process has trained it again")
             written += box.waiting()
             writer = Writer(parent.client.impatient, parent.run_id, parent.experiment_id, box, again=True)
-            obey(writer, box, lambda: True, lambda text: print(text, flush=True))
+            obey(writer, box, lambda: True, _say, partial(_given_up, time.monotonic() + _PATIENCE_SECONDS))
+            stops.check()
+            if left := box.waiting():
+                raise RunError(
+                    f"MLflow does not answer: {left} records wait in {box.folder}; the same command writes"
+                    " them"
+                )
     return written
+
+
+def _given_up(at: float) -> bool:
+    return stops.asked() or time.monotonic() > at
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _is_of(given: Mapping[str, str], study: str) -> bool:

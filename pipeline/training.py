@@ -11,7 +11,6 @@ from pipeline import loop, samplers, started, storage
 from pipeline.engines import callbacks, choice
 from pipeline.engines.choice import Order
 from pipeline.engines.engine import Engine
-from pipeline.errors import RunError
 from pipeline.finalists import Finalist, chosen, train
 from pipeline.job import Job
 from pipeline.progress import ProgressLine
@@ -55,19 +54,21 @@ def train_trials(job: Job, deadline: float, apart: Process | None) -> float:
         try:
             loop.run(rooms, asked["trials"], deadline)
         except BaseException:
-            # The store may be what failed; the first error counts.
-            with contextlib.suppress(RunError):
+            # A store may be what failed; the first error counts.
+            with contextlib.suppress(Exception):
                 _record_counts(job, engine, counts.total, time.monotonic() - began)
             raise
         finally:
             progress.close()
-        _record_counts(job, engine, counts.total, time.monotonic() - began)
+        with study.patient():
+            _record_counts(job, engine, counts.total, time.monotonic() - began)
         times = engine.times()
-    if study.remaining(asked["trials"]):
-        progress.say(
-            f"the time is over with {study.counts().total} of {asked['trials']} trials;"
-            " the same command goes on"
-        )
+    with study.patient():
+        if study.remaining(asked["trials"]):
+            progress.say(
+                f"the time is over with {study.counts().total} of {asked['trials']} trials;"
+                " the same command goes on"
+            )
     return times.last
 
 
@@ -129,7 +130,7 @@ def train_again(job: Job, stored: Stored, members: Sequence[Member]) -> frozense
 
 def _recorder(job: Job, folds: int, apart: Process | None) -> contextlib.AbstractContextManager[Recorder]:
     """What writes to MLflow by way of the study's own folder."""
-    box = outbox.new(storage.home(job.study.name) / outbox.HOME)
+    box = outbox.new(storage.home(job.study.name) / outbox.HOME, job.parent.run_id)
     return contextlib.closing(Recorder(job.parent, folds, apart, _curve_files(job), outbox=box))
 
 

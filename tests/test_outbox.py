@@ -1,10 +1,13 @@
 """Records wait on disk until MLflow has them, whatever is killed and whatever does not answer."""
 
+import copy
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +25,8 @@ from urllib3.exceptions import ResponseError
 from pipeline.__main__ import main
 from pipeline.errors import RunError, UserError
 from pipeline.tracking import outbox
-from pipeline.tracking.connection import connect, is_outage
+from pipeline.tracking.apart import Process
+from pipeline.tracking.connection import Client, connect, is_outage
 from pipeline.tracking.outbox import Outbox, Record
 from pipeline.tracking.parent import Parent, open_parent
 from pipeline.tracking.recorder import FINISHED, TRIAL, Recorder
@@ -146,31 +150,19 @@ def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 # What is left
 
 
-@pytest.mark.parametrize("layout", [0, 1])
-def test_records_of_a_layout_that_is_known_are_read(tmp_path: Path, layout: int) -> None:
-    with closing(Outbox(tmp_path / "host-1-1")) as box:
-        box.put(a_trial(0))
-    with closing(sqlite3.connect(tmp_path / "host-1-1" / "records.db")) as database:
-        database.execute(f"pragma user_version = {layout}")
-    outbox.check_left(tmp_path)
-    (box,) = outbox.left(tmp_path)
-    with closing(box):
-        assert [record for _, record in box.after(0, 100)] == a_trial(0)
-
-
 def test_records_of_another_layout_are_told_and_left_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "host-1-1"
     with closing(Outbox(folder)) as box:
         box.put(a_trial(0))
     with closing(sqlite3.connect(folder / "records.db")) as database:
-        database.execute("pragma user_version = 2")
+        database.execute("pragma user_version = 3")
         database.execute("alter table records rename column held to kept")
     before = (folder / "records.db").read_bytes()
-    for look in (outbox.check_left, lambda home: list(outbox.left(home))):
+    for look in (outbox.check_left, lambda home: list(outbox.left(home, "", print))):
         with pytest.raises(UserError) as caught:
             look(tmp_path)
         assert str(caught.value) == (
-            f"{folder}: holds records of trials in layout 2, and this version of the program reads layout 1:"
+            f"{folder}: holds records of trials in layout 3, and this version of the program reads layout 2:"
             " run the same command with the version that wrote them, which hands them to MLflow; or remove"
             " the folder, and with it what those trials recorded"
         )
@@ -180,9 +172,9 @@ def test_records_of_another_layout_are_told_and_left_as_they_are(tmp_path: Path)
 def test_records_of_another_layout_that_a_process_has_open_are_its_own(tmp_path: Path) -> None:
     with closing(Outbox(tmp_path / "host-1-1")):
         with closing(sqlite3.connect(tmp_path / "host-1-1" / "records.db")) as database:
-            database.execute("pragma user_version = 2")
+            database.execute("pragma user_version = 3")
         outbox.check_left(tmp_path)
-        assert list(outbox.left(tmp_path)) == []
+        assert list(outbox.left(tmp_path, "", print)) == []
 
 
 def test_a_search_stops_at_records_of_another_layout_before_anything_is_made(
@@ -192,27 +184,52 @@ def test_a_search_stops_at_records_of_another_layout_before_anything_is_made(
     with closing(Outbox(folder)) as box:
         box.put(a_trial(0))
     with closing(sqlite3.connect(folder / "records.db")) as database:
-        database.execute("pragma user_version = 2")
+        database.execute("pragma user_version = 3")
     before = (workplace / "mlflow.db").read_bytes()
     assert main(["search", "--task=iris", "--engine=fit", "--trials=1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "holds records of trials in layout 2" in line
+    assert "holds records of trials in layout 3" in line
     assert (workplace / "mlflow.db").read_bytes() == before
     assert not (workplace / "studies" / "iris" / "journal.log").exists()
 
 
 def test_only_what_nobody_has_open_is_left(tmp_path: Path) -> None:
-    mine = outbox.new(tmp_path)
+    mine = outbox.new(tmp_path, "")
     mine.put([start(0)])
-    assert list(outbox.left(tmp_path)) == []
+    assert list(outbox.left(tmp_path, "", print)) == []
     mine.close()
-    (found,) = outbox.left(tmp_path)
+    (found,) = outbox.left(tmp_path, "", print)
     assert found.folder == mine.folder
     found.close()
 
 
+def test_what_is_of_another_study_of_the_name_is_told_and_stays(tmp_path: Path) -> None:
+    """Such as one in another storage, whose trials have the same numbers."""
+    said: list[str] = []
+    mine = outbox.new(tmp_path, "a1b2")
+    mine.put(a_trial(0), note={"number": 0})
+    mine.close()
+    assert list(outbox.left(tmp_path, "c3d4", said.append)) == []
+    assert said == [
+        f"{mine.folder}: records of another study of this name (its MLflow run is a1b2) stay there: a search"
+        " in that one's storage writes them"
+    ]
+    (found,) = outbox.left(tmp_path, "a1b2", said.append)
+    with closing(found):
+        assert found.held() == [{"number": 0}]
+    assert len(said) == 1
+
+
+def test_one_whose_process_was_killed_before_it_had_tables_is_none(tmp_path: Path) -> None:
+    (tmp_path / "host-1-1").mkdir()
+    sqlite3.connect(tmp_path / "host-1-1" / "records.db").close()
+    (tmp_path / "host-1-1" / "records.db").touch()
+    outbox.check_left(tmp_path)
+    assert list(outbox.left(tmp_path, "a1b2", print)) == []
+
+
 def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:
-    outbox.new(tmp_path).close()
+    outbox.new(tmp_path, "").close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,6 +282,57 @@ def test_a_writer_that_ends_anywhere_is_followed_by_one_that_goes_on(
         assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
             (place, 1 / (1 + place)) for place in range(3)
         ]
+
+
+def started(number: int, at: int) -> Record:
+    return Record(number, "start", ("t", {}, {TRIAL: str(number)}, at))
+
+
+@pytest.mark.parametrize("killed_after", [None, 2, 3, 4, 5], ids=lambda place: f"killed after {place}")
+def test_a_trial_that_is_trained_again_in_the_same_process_gets_a_run_of_its_own(
+    killed_after: int | None, parent: Parent, tmp_path: Path
+) -> None:
+    """As after its program ran out of memory."""
+    first = [started(0, 1_000), epoch(0, 0), end(0, status="KILLED")]
+    second = [started(0, 2_000), epoch(0, 0), epoch(0, 1), end(0)]
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put([*first, *second])
+        if killed_after:
+            writer = Writer(parent.client.impatient, parent.run_id, parent.experiment_id, box)
+            places = box.after(0, killed_after)
+            for _, record in places:
+                writer.write(record)
+            writer.flush()
+            box.done(places[-1][0])
+    with closing(Outbox(tmp_path / "box")) as box:
+        delivered(parent, box, again=True)
+        assert not box.waiting()
+    epochs = {
+        run.info.status: len(parent.client.get_metric_history(run.info.run_id, "loss"))
+        for run in children(parent)
+    }
+    assert len(children(parent)) == 2
+    assert epochs == {"KILLED": 1, "FINISHED": 2}
+
+
+def test_a_run_whose_making_was_not_answered_is_not_made_twice(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = parent.client._client.create_run, [True, True]
+
+    def create_run(*args: Any, **kwargs: Any) -> Any:
+        made = real(*args, **kwargs)
+        if lost:
+            lost.pop()
+            raise ConnectionError("the answer was lost")
+        return made
+
+    monkeypatch.setattr(parent.client._client, "create_run", create_run)
+    monkeypatch.setattr("pipeline.tracking.writer._MOST_PAUSE_SECONDS", 0.1)
+    with closing(Outbox(tmp_path / "box")) as box:
+        box.put(a_trial(0))
+        delivered(parent, box, again=False)
+    assert [run.info.status for run in children(parent)] == ["FINISHED"]
 
 
 def test_a_start_that_was_written_before_is_gone_on_with(parent: Parent, tmp_path: Path) -> None:
@@ -333,7 +401,7 @@ def test_what_a_store_that_stays_away_has_not_got_waits_for_the_next_search(
         raise MlflowException("the server is away", TEMPORARILY_UNAVAILABLE)
 
     monkeypatch.setattr("pipeline.tracking.recorder._PATIENCE_SECONDS", 0.5)
-    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path))
+    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path, parent.run_id))
     with monkeypatch.context() as patched:
         patched.setattr(parent.client._client, "create_run", away)
         recorder.start(0, "t", {}, {TRIAL: "0"})
@@ -341,10 +409,48 @@ def test_what_a_store_that_stays_away_has_not_got_waits_for_the_next_search(
         recorder.end(0, FINISHED)
         with pytest.raises(RunError, match=r"MLflow does not answer: 3 records wait in .*; the same command"):
             recorder.close()
-    (left,) = outbox.left(tmp_path)
+    (left,) = outbox.left(tmp_path, parent.run_id, print)
     with closing(left):
         delivered(parent, left)
     assert [run.info.status for run in children(parent)] == ["FINISHED"]
+
+
+def test_a_stop_while_the_store_is_away_is_a_stop(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("the server is away", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr("pipeline.tracking.recorder._STOP_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.stops.asked", lambda: True)
+    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path, parent.run_id))
+    monkeypatch.setattr(parent.client._client, "create_run", away)
+    recorder.start(0, "t", {}, {TRIAL: "0"})
+    recorder.end(0, "KILLED", reason="interrupted")
+    recorder.close()
+    assert "MLflow does not answer: 2 records wait in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["by a thread", "by a process"])
+def test_a_store_that_neither_answers_nor_refuses_does_not_hold_up_a_stop(
+    parent: Parent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.recorder._STOP_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.tracking.apart._STOP_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.stops.asked", lambda: True)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        stuck = copy.copy(parent)
+        stuck.client, stuck.store = Client(mlflow.MlflowClient(address)), address
+        recorder = Recorder(
+            stuck, folds=1, apart=Process() if apart else None, outbox=outbox.new(tmp_path, parent.run_id)
+        )
+        recorder.start(0, "t", {}, {TRIAL: "0"})
+        began = time.monotonic()
+        recorder.close()
+        assert time.monotonic() - began < 30, "MLflow alone waits for longer"
+    with closing(Outbox(recorder.folder)) as left:
+        assert left.waiting() == 1
 
 
 def test_too_much_that_waits_ends_the_search_and_not_the_disk(
@@ -352,7 +458,7 @@ def test_too_much_that_waits_ends_the_search_and_not_the_disk(
 ) -> None:
     monkeypatch.setattr("pipeline.tracking.recorder._MOST_BYTES", 1000)
     monkeypatch.setattr("pipeline.tracking.recorder._LOOK_SECONDS", 0.0)
-    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path))
+    recorder = Recorder(parent, folds=1, outbox=outbox.new(tmp_path, parent.run_id))
     with pytest.raises(RunError, match=r"MLflow has not answered for long: .* GiB of records wait in"):
         recorder.start(0, "t", {}, {TRIAL: "0"})
     recorder.close()
@@ -373,7 +479,7 @@ from pipeline.tracking.recorder import Recorder
 from pipeline.values import Progress
 parent = open_parent(connect(), "s", "iris", {parent.run_id!r})
 process = Process() if {apart} else None
-recorder = Recorder(parent, 1, process, outbox=outbox.new(Path({str(tmp_path / "boxes")!r})))
+recorder = Recorder(parent, 1, process, outbox=outbox.new(Path({str(tmp_path / "boxes")!r}), parent.run_id))
 for number in range(40):
     recorder.start(number, "t", {{}}, {{{TRIAL!r}: str(number)}})
     recorder.epoch(Progress(number, 0, 0, {{"loss": 0.5}}, 0.5))
@@ -389,7 +495,7 @@ for number in range(40):
         said = [one.stdout.readline() for _ in range(25)]
         one.kill()
     handed_over = int(said[-1]) + 1
-    for left in outbox.left(tmp_path / "boxes"):
+    for left in outbox.left(tmp_path / "boxes", parent.run_id, print):
         with closing(left):
             delivered(parent, left)
     found = sorted(int(run.data.tags[TRIAL]) for run in children(parent) if run.info.status == "FINISHED")
@@ -403,6 +509,16 @@ def answered(status: int) -> HTTPError:
     response = Response()
     response.status_code = status
     return HTTPError(f"{status} Error", response=response)
+
+
+def of_amazon(status: int) -> dict[str, Any]:
+    return {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def made(module: str, name: str, **attributes: object) -> Exception:
+    """An error such as a cloud's own client raises, which is not installed here."""
+    error: Exception = type(name, (Exception,), {"__module__": module, **attributes})()
+    return error
 
 
 @pytest.mark.parametrize(
@@ -422,6 +538,23 @@ def answered(status: int) -> HTTPError:
         (answered(429), True),
         (answered(403), False),
         (answered(413), False),
+        (made("botocore.exceptions", "EndpointConnectionError"), True),
+        (made("botocore.exceptions", "NoCredentialsError"), False),
+        (
+            made(
+                "botocore.exceptions", "ClientError", response={"ResponseMetadata": {"HTTPStatusCode": 503}}
+            ),
+            True,
+        ),
+        (
+            made(
+                "botocore.exceptions", "ClientError", response={"ResponseMetadata": {"HTTPStatusCode": 403}}
+            ),
+            False,
+        ),
+        (made("azure.core.exceptions", "ServiceRequestError"), True),
+        (made("google.api_core.exceptions", "Forbidden", code=403), False),
+        (made("google.api_core.exceptions", "ServiceUnavailable", code=503), True),
         (ValueError("no"), False),
     ],
 )

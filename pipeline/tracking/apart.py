@@ -21,6 +21,7 @@ from pipeline.tracking.writer import Writer, obey
 
 _PROGRAM = "from pipeline.tracking.apart import main; main()"
 _END, _GIVE_UP = "end", "give up"
+_STOP_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -81,6 +82,10 @@ class Process:
         self._ear.join(patience)
         if self._ear.is_alive():
             self._tell(_GIVE_UP)
+            self._ear.join(_STOP_SECONDS)
+        if self._ear.is_alive():
+            # In a request to a store that neither answers nor refuses: the outbox has what it was of.
+            self._process.kill()
             self._ear.join()
 
     def _tell(self, line: str) -> None:
@@ -98,7 +103,7 @@ class Process:
             with self._process.stdout as pipe:
                 said = pipe.read().decode()
         code = self._process.wait()
-        if code:
+        if code and code != -signal.SIGKILL:
             self.failure = said or f"the process that writes there ended with exit code {code}"
         with contextlib.suppress(OSError):
             if self._process.stdin:

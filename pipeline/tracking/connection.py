@@ -38,6 +38,10 @@ _MLFLOW = revisions.Keeper(
     "MLFLOW_TRACKING_URI",
 )
 _FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
+# Those of artifact stores; much else that they raise is a mistake in their settings.
+_CLOUDS, _LOST = frozenset({"botocore", "azure", "google"}), ("Connect", "Timeout", "ServiceRe", "Transport")
+# One who is to stop has no time for a store that neither answers nor refuses.
+_STOP_SECONDS = 3
 
 
 class Client:
@@ -78,7 +82,8 @@ class Client:
             began, told = time.monotonic(), False
             while True:
                 try:
-                    found = method(*args, **kwargs)
+                    with _impatient(_STOP_SECONDS) if stops.asked() else contextlib.nullcontext():
+                        found = method(*args, **kwargs)
                 except Exception as error:
                     failed = RunError(f"MLflow: {first_line(error)}")
                     failed.__cause__ = error
@@ -108,11 +113,23 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _OUTAGES
     # Of a server that keeps artifacts: what it answers is no outage, unless it says that it cannot now.
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status is not None:
         return status in _LATER or status >= _SERVER_FAILS
-    family = type(error).__module__.partition(".")[0]
+    family, name = type(error).__module__.partition(".")[0], type(error).__name__
+    if family in _CLOUDS:
+        return any(part in name for part in _LOST)
     return isinstance(error, ConnectionError | TimeoutError) or family in _FAMILIES
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that a store has answered with, where the error holds it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # of Amazon's client
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        found = getattr(response, "status_code", getattr(error, "status_code", getattr(error, "code", None)))
+    return found if isinstance(found, int) else None
 
 
 def outage(error: RunError) -> str:
@@ -133,7 +150,7 @@ def connect() -> Client:
         _knock(uri)
         if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
             revisions.check(uri, f"MLFLOW_TRACKING_URI {redacted(uri)}", _MLFLOW)
-        with _impatient():
+        with _impatient(_KNOCK_SECONDS):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except UserError:
@@ -156,7 +173,8 @@ def reconnect(uri: str) -> Client:
 
 def _hush() -> None:
     """Keeps MLflow from telling what is told better elsewhere, and from waiting minutes in silence."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With the password of the server, if its URI has one.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -190,9 +208,12 @@ def _try_file(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """One quick try: whoever has just given an address wants to know; a run under way is more patient."""
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+def _impatient(seconds: float) -> Iterator[None]:
+    """One quick try: whoever has just given an address wants to know; a run under way is more patient.
+
+    seconds: for which a server is waited for.
+    """
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{seconds:.0f}"}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:

@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -35,12 +35,12 @@ _ENDING_SECONDS = 30.0
 _TABLES = """
 create table if not exists records (id integer primary key, number integer, held integer, method text,
     arguments text, note text);
-create table if not exists runs (number integer primary key, run text);
-pragma user_version = 1;
+create table if not exists runs (number integer, started integer, run text, primary key (number, started));
+create table if not exists owner (parent text);
+pragma user_version = 2;
 """
-# Of those tables and of what stands in them; the first was written before it was numbered.
-_LAYOUT = 1
-_LAYOUTS_READ = (0, _LAYOUT)
+# Of those tables and of what stands in them.
+_LAYOUT = 2
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ class Outbox:
     """The records of one process. Ended by `close`; what is in it stays.
 
     folder: its own; it is made if it is not there. Another process may have the same one open, to write.
+    parent: the run whose trials a new one is of.
 
     Raises:
         UserError: what lies there was written by another version of this program.
         RunError: from any method, when the folder cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, parent: str = "") -> None:
         self.folder = folder
         with _told(folder):
             _check_layout(folder)
@@ -78,6 +79,8 @@ class Outbox:
             # A commit is safe from a process that is killed; the last ones are not from a power failure.
             self._database.execute("pragma synchronous = normal")
             self._database.executescript(_TABLES)
+            if parent:
+                self._database.execute("insert into owner values (?)", (parent,))
             (last,) = self._database.execute("select coalesce(max(id), 0) from records").fetchone()
         self._last = int(last)
         self._mutex = threading.Lock()
@@ -184,20 +187,30 @@ class Outbox:
                     shutil.rmtree(self.folder / _FILES / name, ignore_errors=True)
             with self._transaction():
                 self._database.execute(f"delete from records where {where}")  # noqa: S608  # numbers
-                self._database.executemany(
-                    "delete from runs where number = ?", [(number,) for number, _ in ends]
-                )
+                for number, _ in ends:
+                    # A trial that was interrupted and trained again has a run for each time.
+                    self._database.execute(
+                        "delete from runs where number = ? and started ="
+                        " (select min(started) from runs where number = ?)",
+                        (number, number),
+                    )
 
-    def run_of(self, number: int) -> str:
-        """The MLflow run of a trial whose start was written; empty if it was not."""
+    def run_of(self, number: int, started: int | None = None) -> str:
+        """The MLflow run of a trial whose start was written; empty if it was not.
+
+        started: of which start, as its record says; None for the first whose end has not been forgotten.
+        """
         with self._mutex, _told(self.folder):
-            found = self._database.execute("select run from runs where number = ?", (number,)).fetchone()
+            found = self._database.execute(
+                "select run from runs where number = ? and started = coalesce(?, started) order by started",
+                (number, started),
+            ).fetchone()
         return str(found[0]) if found else ""
 
-    def set_run(self, number: int, run: str) -> None:
-        """Remembers the MLflow run of a trial."""
+    def set_run(self, number: int, started: int, run: str) -> None:
+        """Remembers the MLflow run of a trial that was started then."""
         with self._mutex, _told(self.folder):
-            self._database.execute("insert or replace into runs values (?, ?)", (number, run))
+            self._database.execute("insert or replace into runs values (?, ?, ?)", (number, started, run))
 
     def close(self) -> None:
         """Lets go of it; what is empty is removed."""
@@ -222,13 +235,13 @@ class Outbox:
         self._database.execute("commit")
 
 
-def new(home: Path) -> Outbox:
+def new(home: Path, parent: str) -> Outbox:
     """An outbox of this process's own.
 
-    home: the folder of all of a study's.
+    home: the folder of all of a study's. parent: the study's run.
     """
     name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
-    return Outbox(home / name)
+    return Outbox(home / name, parent)
 
 
 def check_left(home: Path) -> None:
@@ -239,18 +252,36 @@ def check_left(home: Path) -> None:
                 _check_layout(folder)
 
 
-def left(home: Path) -> Iterator[Outbox]:
-    """What processes that are gone have left, one after the other, oldest first.
+def left(home: Path, parent: str, say: Callable[[str], None]) -> Iterator[Outbox]:
+    """What processes that are gone have left of a study, one after the other, oldest first.
 
-    A process that lives keeps its own; that of one which has just been killed is waited for.
+    A process that lives keeps its own; that of one which has just been killed is waited for. What is of
+    another study of the same name, such as one in another storage, stays.
+
+    Args:
+        home: the folder of all of a study's.
+        parent: the study's run.
+        say: takes a line about what stays.
 
     Raises:
         UserError: another version of this program has left it.
     """
     folders = _folders(home)
     for folder in sorted(folders, key=lambda folder: folder.name.rpartition("-")[2]):
-        if _is_free(folder, _ENDING_SECONDS if _of_this_host(folder) else 0.0):
+        of_this_host = _of_this_host(folder)
+        if not _is_free(folder, _ENDING_SECONDS if of_this_host else 0.0):
+            if of_this_host:
+                say(f"{folder}: what its process has recorded stays there: another process still has it")
+            continue
+        with _told(folder):
+            owner = _owner(folder)
+        if owner == parent:
             yield Outbox(folder)
+        else:
+            say(
+                f"{folder}: records of another study of this name (its MLflow run is {owner or 'not known'})"
+                " stay there: a search in that one's storage writes them"
+            )
 
 
 def _folders(home: Path) -> list[Path]:
@@ -262,14 +293,33 @@ def _check_layout(folder: Path) -> None:
     file = folder / _DATABASE
     if not file.exists():
         return
-    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with _read_only(folder) as database:
         (found,) = database.execute("pragma user_version").fetchone()
-    if found not in _LAYOUTS_READ:
+        (tables,) = database.execute("select count(*) from sqlite_schema").fetchone()
+    # A process that was killed before it could say so has none.
+    if found != _LAYOUT and tables:
         raise UserError(
             f"{folder}: holds records of trials in layout {found}, and this version of the program reads"
             f" layout {_LAYOUT}: run the same command with the version that wrote them, which hands them to"
             " MLflow; or remove the folder, and with it what those trials recorded"
         )
+
+
+def _owner(folder: Path) -> str:
+    """The run whose trials it is of; empty if its process was killed before it could say so."""
+    with _read_only(folder) as database:
+        try:
+            found = database.execute("select parent from owner").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return ""
+    return str(found[0]) if found else ""
+
+
+def _read_only(folder: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+    uri = f"{(folder / _DATABASE).absolute().as_uri()}?mode=ro"
+    return contextlib.closing(sqlite3.connect(uri, uri=True))
 
 
 def _of_this_host(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """Trials into MLflow, off the search's thread, by way of the disk."""
 
-import contextlib
 import shutil
 import tempfile
 import threading
@@ -126,21 +125,25 @@ class Recorder:
         """Returns when everything is written; what a store that does not answer has not got stays on disk.
 
         Raises:
-            RunError: not everything is written.
+            RunError: not everything is written, and nobody has asked to stop.
         """
         if self._closed:
             return
         self._closed = True
         try:
-            with contextlib.suppress(RunError):
-                self._put()
-            self._writer.close(_STOP_SECONDS if stops.asked() else _PATIENCE_SECONDS)
+            try:
+                self._put_what_waits()
+            finally:
+                self._writer.close(_STOP_SECONDS if stops.asked() else _PATIENCE_SECONDS)
             self._raise_failure()
             if left := self._outbox.waiting() - len(self._outbox.held()):
-                raise RunError(
+                told = (
                     f"MLflow does not answer: {left} records wait in {self._outbox.folder}; the same command"
                     " writes them"
                 )
+                if not stops.asked():
+                    raise RunError(told)
+                _say(told)
         finally:
             self._outbox.close()
             if self._own:
@@ -171,9 +174,7 @@ class Recorder:
 
     def _put(self, note: Mapping[str, Any] | None = None) -> None:
         self._put_at = time.monotonic()
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._outbox.put(waiting, note)
+        self._put_what_waits(note)
         if self._put_at - self._looked_at > _LOOK_SECONDS:
             self._looked_at = self._put_at
             if self._outbox.bytes() > _MOST_BYTES:
@@ -181,6 +182,11 @@ class Recorder:
                     f"MLflow has not answered for long: {_MOST_BYTES / 2**30:g} GiB of records wait in"
                     f" {self._outbox.folder}; {self._kept}"
                 )
+
+    def _put_what_waits(self, note: Mapping[str, Any] | None = None) -> None:
+        if self._waiting:
+            self._outbox.put(self._waiting, note)
+            self._waiting = []
 
     def _raise_failure(self) -> None:
         if self._writer.failure:
@@ -201,7 +207,8 @@ class _Thread:
         self._over.set()
         self._thread.join(patience)
         self._given_up.set()
-        self._thread.join()
+        # A request to a store that neither answers nor refuses is left alone: the disk has what it was of.
+        self._thread.join(patience and _STOP_SECONDS)
 
     def _run(self, parent: Parent, folder: Path) -> None:
         try:

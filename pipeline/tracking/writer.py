@@ -58,6 +58,7 @@ class Writer:
     ) -> None:
         self._client, self._parent, self._experiment = client, parent, experiment
         self._outbox, self._again = outbox, again
+        self._tried: tuple[int, int] | None = None
         self._children: dict[int, _Child] = {}
         self._curve_files: CurveFiles | None = None
 
@@ -88,16 +89,16 @@ class Writer:
         self, number: int, name: str, settings: Mapping[str, Any], tags: Mapping[str, str], started: int
     ) -> None:
         """A trial begins."""
-        run_id = self._outbox.run_of(number) or self._made(name, tags, started)
-        self._outbox.set_run(number, run_id)
-        self._children.setdefault(number, _Child(run_id))
+        run_id = self._outbox.run_of(number, started) or self._made(number, name, tags, started)
+        self._outbox.set_run(number, started, run_id)
+        self._children[number] = _Child(run_id)
         params = [Param(key, str(value)) for key, value in settings.items()]
         for place in range(0, len(params), _PARAMS_A_REQUEST):
             self._client.log_batch(run_id, params=params[place : place + _PARAMS_A_REQUEST])
 
-    def _made(self, name: str, tags: Mapping[str, str], started: int) -> str:
-        """A trial's run, new unless it was made and that could not be noted any more."""
-        if self._again:
+    def _made(self, number: int, name: str, tags: Mapping[str, str], started: int) -> str:
+        """A trial's run, new unless it was made and that could not be noted, or its answer was lost."""
+        if self._again or self._tried == (number, started):
             wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
             wanted += [
                 f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self._parent}'",
@@ -107,6 +108,7 @@ class Writer:
             if found:
                 return str(found[0].info.run_id)
         all_tags = {MLFLOW_PARENT_RUN_ID: self._parent, **tags}
+        self._tried = number, started
         run = self._client.create_run(self._experiment, start_time=started, tags=all_tags, run_name=name)
         return str(run.info.run_id)
 
