@@ -20,7 +20,7 @@ from typing import NoReturn
 from pipeline import launcher, options
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import HIDING, first_line, hidden, redacted
-from pipeline.stops import Stops
+from pipeline.stops import END_SECONDS, Stops
 
 # An exit code above it says which signal ended the program.
 _SIGNALLED = 128
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(HIDING)
-    stops = Stops()
+    stops = Stops(lambda: _gave_up(_SIGNALLED + stops.signal))
     launcher.watch()
     command = ""
     try:
@@ -64,6 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         stops.restore()
     return 0
+
+
+def _gave_up(code: int) -> None:
+    """Ends the process as `kill -9` would, which loses nothing either."""
+    print(
+        f"pipeline: interrupted; what waits still after {END_SECONDS:.0f} s is left as it is: the same"
+        " command puts it in order and goes on",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(code)
 
 
 def _kept_traceback() -> str:

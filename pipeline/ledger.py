@@ -10,8 +10,9 @@ from pipeline import storage
 from pipeline.errors import RunError
 from pipeline.study import Study
 
-# A storage that does not answer is asked again after so many seconds, and for so long.
-_PAUSE_SECONDS, _PATIENCE_SECONDS = 3.0, 1800.0
+# A storage that does not answer is asked again after so many seconds, and for so long; one that does not even
+# refuse after so many times what asking it took, as nothing is fed to the engine meanwhile.
+_PAUSE_SECONDS, _PATIENCE_SECONDS, _PAUSE_TIMES = 3.0, 1800.0, 4.0
 _END_SECONDS = 5.0
 
 
@@ -25,11 +26,13 @@ class Ledger:
         self._say = say
         self._waiting: deque[Callable[[], None]] = deque()
         self._since = self._tried = 0.0
+        self._took = 0.0
 
     @property
     def down(self) -> bool:
         """Whether the storage has not answered lately, and it is too early to ask again."""
-        return bool(self._since) and time.monotonic() - self._tried < _PAUSE_SECONDS
+        pause = max(_PAUSE_SECONDS, _PAUSE_TIMES * self._took)
+        return bool(self._since) and time.monotonic() - self._tried < pause
 
     def tell(self, act: Callable[[], None]) -> None:
         """Does what tells the study something, now or later, after all that was to be told before."""
@@ -59,12 +62,14 @@ class Ledger:
         Raises:
             RunError: it has not answered for half an hour.
         """
+        began = time.monotonic()
         try:
             yield
         except Exception as error:
             if not storage.is_outage(error):
                 raise
             self._tried = time.monotonic()
+            self._took = self._tried - began
             if not self._since:
                 self._since = self._tried
                 self._say(

@@ -47,7 +47,11 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
                 told.write()
                 candidate = study.next(trials)
         if candidate:
-            _begin(study, rooms.recorder, candidate)
+            try:
+                _begin(study, rooms.recorder, candidate)
+            except RunError:
+                told.tell(lambda: study.interrupt(candidate.number, "the search failed"))
+                raise
         return candidate
 
     def more() -> bool:
@@ -72,7 +76,8 @@ def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
         try:
             drive(rooms.engine, ask, lambda event: _handle(event, rooms, told), interrupt, deadline, more)
         finally:
-            told.close()
+            with stops.put_off():
+                told.close()
 
 
 def drive(
@@ -114,12 +119,14 @@ def drive(
         reason = "interrupted"
         raise
     finally:
-        for number in running:
-            engine.drop(number)
-            # Each trial is closed in the study, where the record cannot be written any more, too: it says so
-            # when it is closed.
-            with contextlib.suppress(RunError):
-                interrupt(number, reason)
+        # A first stop that comes only now changes nothing.
+        with stops.put_off():
+            for number in running:
+                engine.drop(number)
+                # Each trial is closed in the study, where the record cannot be written any more, too: it says
+                # so when it is closed.
+                with contextlib.suppress(RunError):
+                    interrupt(number, reason)
 
 
 def _admitted(engine: Engine, ask: Callable[[], Candidate | None], running: set[int]) -> bool:

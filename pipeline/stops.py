@@ -3,8 +3,12 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+END_SECONDS = 25.0
+"""What ends in good order does so within, or it waits: for a store that neither answers nor refuses, or for a
+very long epoch. Whoever has asked for the end kills it after half a minute, mostly."""
 
 _asked = threading.Event()
 _blocks = 0
@@ -40,16 +44,21 @@ class Stops:
     """Turns the first SIGINT or SIGTERM into a KeyboardInterrupt, and lets no later one disturb the end.
 
     Ctrl-C on `mlflow run` sends both, one after the other. signal: the number of the one that came.
+
+    give_up: is called, on a thread of its own, where the end takes longer than `END_SECONDS`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, give_up: Callable[[], None] = lambda: None) -> None:
         self.signal = int(signal.SIGINT)
+        self._timer = threading.Timer(END_SECONDS, give_up)
+        self._timer.daemon = True
         self._before: dict[int, Any] = {}
         _asked.clear()
         if threading.current_thread() is threading.main_thread():
             self._before = {kind: signal.signal(kind, self._stop) for kind in (signal.SIGINT, signal.SIGTERM)}
 
     def restore(self) -> None:
+        self._timer.cancel()
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         _asked.clear()
@@ -59,5 +68,6 @@ class Stops:
         for kind in self._before:
             signal.signal(kind, signal.SIG_IGN)
         _asked.set()
+        self._timer.start()
         if not _blocks:
             raise KeyboardInterrupt

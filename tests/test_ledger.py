@@ -56,6 +56,7 @@ def test_what_cannot_be_told_is_told_later_in_its_order(
     book.tell(lambda: storage.take(4))
     assert storage.told == [0]  # it is too early to ask again
     monkeypatch.setattr(ledger, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "_PAUSE_TIMES", 0.0)
     assert not book.down
     book.tell(lambda: storage.take(5))
     assert storage.told == [0, 1, 2, 3, 4, 5]
@@ -72,6 +73,21 @@ def test_a_question_that_is_not_answered_ends_its_block_alone(book: Ledger, stor
         reached = True
     assert not reached
     assert book.down
+
+
+def test_one_that_does_not_even_refuse_is_asked_less_often(
+    book: Ledger, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: now[0])
+    storage.away = True
+    with book.borne():
+        now[0] += 25
+        storage.take(0)
+    now[0] += 90
+    assert book.down
+    now[0] += 11
+    assert not book.down
 
 
 def test_any_other_error_is_raised(book: Ledger) -> None:

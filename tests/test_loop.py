@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -108,3 +109,46 @@ def test_a_stop_waits_for_the_end_of_what_belongs_together() -> None:
     finally:
         stopping.restore()
     assert not stops.asked()
+
+
+def test_a_first_stop_while_trials_are_closed_leaves_none_open() -> None:
+    """The deadline has come, and then somebody loses patience."""
+    closed: list[int] = []
+
+    def interrupt(number: int, _: str) -> None:
+        if not closed:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass
+        closed.append(number)
+
+    stopping = stops.Stops()
+    waiting = iter([Candidate(number, {}, 0) for number in range(3)])
+    try:
+        with pytest.raises(RuntimeError):
+            drive(Engine(RuntimeError()), lambda: next(waiting, None), lambda _: False, interrupt)
+    finally:
+        stopping.restore()
+    assert closed == [0, 1, 2]
+
+
+def test_what_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = threading.Event()
+    monkeypatch.setattr(stops, "END_SECONDS", 0.2)
+    stopping = stops.Stops(given_up.set)
+    try:
+        with stops.put_off():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert given_up.wait(20)
+    finally:
+        stopping.restore()
+
+
+def test_what_ends_in_time_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = threading.Event()
+    monkeypatch.setattr(stops, "END_SECONDS", 0.2)
+    stopping = stops.Stops(given_up.set)
+    with stops.put_off():
+        os.kill(os.getpid(), signal.SIGTERM)
+    stopping.restore()
+    assert not given_up.wait(0.5)
