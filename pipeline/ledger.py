@@ -24,7 +24,7 @@ class Ledger:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._since = self._tried = 0.0
         self._took = 0.0
 
@@ -34,7 +34,7 @@ class Ledger:
         pause = max(_PAUSE_SECONDS, _PAUSE_TIMES * self._took)
         return bool(self._since) and time.monotonic() - self._tried < pause
 
-    def tell(self, act: Callable[[], None]) -> None:
+    def tell(self, act: Callable[[], object]) -> None:
         """Does what tells the study something, now or later, after all that was to be told before."""
         self._waiting.append(act)
         if not self.down:

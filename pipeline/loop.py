@@ -202,12 +202,14 @@ def _pruned(rooms: Rooms, told: Ledger, number: int, value: float, step: str, le
     return True
 
 
-def _tell(rooms: Rooms, told: Ledger, number: int, act: Callable[[], None]) -> None:
+def _tell(rooms: Rooms, told: Ledger, number: int, act: Callable[[], bool]) -> None:
     """Tells the study how a trial ended, and then lets its record go on to MLflow."""
 
     def both() -> None:
-        act()
-        rooms.recorder.release(number)
+        if act():
+            rooms.recorder.release(number)
+        else:
+            rooms.recorder.revoke(number, "another process has it by now")
 
     told.tell(both)
 

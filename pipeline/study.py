@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import journal, samplers
 from pipeline import storage as storages
+from pipeline.errors import RunError
 from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.tally import INTERRUPTED, STARTED_FROM, Standing, Tally
@@ -225,16 +226,33 @@ class Study:
         Where several processes may train the study, one that has not shown a sign of life for some time is
         gone; elsewhere the study's lock says that there is no other.
         """
-        running = {
+        running = self._elsewhere()
+        if self._hearts and running:
+            stale = self._stale()
+            if not stale:
+                return []
+            with self.alone():
+                # Meanwhile another process may have queued them, or its own have told how they ended.
+                running = {
+                    trial_id: number for trial_id, number in self._elsewhere().items() if trial_id in stale
+                }
+                self._queue(running)
+        else:
+            self._queue(running)
+        return list(running.values())
+
+    def _elsewhere(self) -> dict[int, int]:
+        """The numbers of trials that other processes train, or trained, by their ids."""
+        return {
             trial._trial_id: trial.number
             for trial in self._tally.look().in_state(TrialState.RUNNING)
             if trial.number not in self._running
         }
-        if self._hearts and running:
-            running = {trial_id: running[trial_id] for trial_id in self._stale() if trial_id in running}
-        for number in running.values():
-            self.interrupt(number, "its process was gone")
-        return list(running.values())
+
+    def _queue(self, left: Mapping[int, int]) -> None:
+        for trial_id in left:
+            with journal.together(self._storage):
+                self._wait_again(trial_id, "its process was gone")
 
     def _stale(self) -> list[int]:
         """Ids of trials whose process shows no sign of life.
@@ -256,8 +274,18 @@ class Study:
 
         note: as `note` has made it: `pruned`, or failure, value and replay.
         """
+        with self.alone():
+            return self._settled(note)
+
+    def _settled(self, note: Mapping[str, Any]) -> bool:
         number = int(note["number"])
-        trial = self._storage.get_trial(self._trial_id(number))
+        try:
+            trial = self._storage.get_trial(self._trial_id(number))
+        except KeyError:
+            raise RunError(
+                f"study {self.name}: has no trial {number}, of which records on disk say how it ended: was an"
+                " older copy of the study put back?"
+            ) from None
         if trial.user_attrs.get(_BY) != note.get(_BY):
             # Another process has it, and may have found the same to the last bit.
             return False
@@ -267,11 +295,12 @@ class Study:
             same = TrialState.FAIL if note.get("failure") else same
             value = note.get("value")
             return trial.state == same and (same != TrialState.COMPLETE or trial.values == [value])
-        if "pruned" in note:
-            self.prune(number, str(note["pruned"]))
-        else:
-            replay = Replay(**note["replay"]) if note["replay"] else None
-            self.tell(Outcome(number, str(note["failure"]), value=float(note["value"]), replay=replay))
+        with journal.together(self._storage):
+            if "pruned" in note:
+                self._end(number, TrialState.PRUNED, str(note["pruned"]))
+            else:
+                replay = Replay(**note["replay"]) if note["replay"] else None
+                self._tell(Outcome(number, str(note["failure"]), value=float(note["value"]), replay=replay))
         return True
 
     def beat(self) -> None:
@@ -310,23 +339,37 @@ class Study:
         trial.report(value, step)
         return trial.should_prune()
 
-    def tell(self, outcome: Outcome) -> None:
-        """Notes the end of a trial that completed or failed."""
-        with journal.together(self._storage):
-            self._tell(outcome)
+    def tell(self, outcome: Outcome) -> bool:
+        """Notes the end of a trial that completed or failed; false if another process has it by now."""
+        return self._if_ours(outcome.number, lambda: self._tell(outcome))
 
-    def prune(self, number: int, reason: str) -> None:
-        """Notes that a trial was given up; its value is the last one reported."""
-        with journal.together(self._storage):
-            self._end(number, TrialState.PRUNED, reason)
+    def prune(self, number: int, reason: str) -> bool:
+        """Notes that a trial was given up; its value is the last one reported. As `tell`."""
+        return self._if_ours(number, lambda: self._end(number, TrialState.PRUNED, reason))
 
-    def interrupt(self, number: int, reason: str) -> None:
-        """Notes that a trial under way was ended from outside; it waits to be asked for again."""
-        trial_id = self._trial_id(number)
-        with journal.together(self._storage):
+    def interrupt(self, number: int, reason: str) -> bool:
+        """Notes that a trial under way was ended from outside; it waits to be asked for again. As `tell`."""
+        return self._if_ours(number, lambda: self._wait_again(self._trial_id(number), reason))
+
+    def _if_ours(self, number: int, act: Callable[[], None]) -> bool:
+        """Acts on a trial of this process.
+
+        One that slept, or was cut off for long, may find that another process has its trials, or had.
+        """
+        with self.alone():
+            trial = self._storage.get_trial(self._trial_id(number)) if self._hearts else None
+            ours = trial is None or trial.user_attrs.get(_BY) == self._process
+            if ours:
+                with journal.together(self._storage):
+                    act()
+        self._running.discard(number)
+        return ours
+
+    def _wait_again(self, trial_id: int, reason: str) -> None:
+        # Ended meanwhile, where the storage answered too late.
+        with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(trial_id, _REASON, reason)
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        self._running.discard(number)
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome.failure:
@@ -343,14 +386,12 @@ class Study:
         with contextlib.suppress(UpdateFinishedTrialError):
             self._ours_again(outcome.number)
             self._study.tell(outcome.number, outcome.value, skip_if_finished=True)
-        self._running.discard(outcome.number)
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_user_attr(self._trial_id(number), _REASON, reason)
             self._ours_again(number)
             self._study.tell(number, state=state, skip_if_finished=True)
-        self._running.discard(number)
 
     def _ours_again(self, number: int) -> None:
         """Takes back what seemed to be left by a process that was gone."""
@@ -403,6 +444,9 @@ class Study:
         self._study.sampler = samplers.make_sampler(
             self._sampler, self._space.searched, self._seed, number, taken
         )
+        if self._study._storage is not self._storage:
+            # Optuna's cache of a database knows a trial that it has not made once it has read them all.
+            self._study.get_trials(deepcopy=False)
         trial = Trial(self._study, trial_id)
         for name, searched in self._space.searched.items():
             _suggest(trial, name, searched)

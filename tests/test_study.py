@@ -1,5 +1,7 @@
 """A study over a real journal: candidates out, results in, gone on with, and held to its start."""
 
+import uuid
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage
 
+from benchmarks.faults import servers
 from pipeline import space as spaces
 from pipeline import storage
-from pipeline.errors import UserError
+from pipeline.errors import RunError, UserError
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import BATCH_SIZE, DROPOUT, L2, LEARNING_RATE
 from pipeline.space import Space
@@ -196,6 +199,50 @@ def test_a_trial_that_another_process_has_taken_over_is_not_settled_by_an_equal_
     assert not study.settle(killed.note(1, failure="", value=0.25, replay=None))
     assert study.counts().total == int(ended)
     assert study.under_way() == ([0] if ended else [0, 1])
+
+
+def test_a_process_that_slept_neither_tells_nor_takes_back_what_another_one_has(
+    space: Space, postgresql: servers.Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"blobs-{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        slept, other = (
+            open_study(
+                name,
+                stack.enter_context(storage.connected(postgresql.url("optuna"), name)),
+                space,
+                ORIGIN,
+                "d1",
+                pruner="none",
+                sampler="random",
+                seed=0,
+            )
+            for _ in range(2)
+        )
+        assert [slept.next(8).number for _ in range(4)] == [0, 1, 2, 3]
+        # Its heartbeats were seen to be old, twice.
+        stale = [other._trial_id(number) for number in (0, 1, 2, 3)]
+        monkeypatch.setattr(other, "_stale", lambda: stale)
+        assert other.queue_left() == [0, 1, 2, 3]
+        assert [other.next(8).number for _ in range(3)] == [0, 1, 2]
+        assert other.tell(complete(0, 0.5))
+        for ended_elsewhere in (0, 1):
+            assert not slept.tell(complete(ended_elsewhere, 0.25))
+            assert not slept.prune(ended_elsewhere, "by median")
+            assert not slept.interrupt(ended_elsewhere, "interrupted")
+        assert other.under_way() == [1, 2]
+        assert slept.tell(complete(3, 0.75)), "nobody has taken it yet"
+        assert dict(other.history()) == {0: 0.5, 3: 0.75}
+
+
+def test_records_of_a_trial_that_the_study_never_had_are_told(journal: BaseStorage, space: Space) -> None:
+    """An older copy of the study's file was put back."""
+    study = opened(journal, space)
+    study.ask()
+    with pytest.raises(
+        RunError, match="study blobs: has no trial 7, of which records on disk say how it ended"
+    ):
+        study.settle(study.note(7, failure="", value=0.25, replay=None))
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])

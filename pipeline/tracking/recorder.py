@@ -121,6 +121,10 @@ class Recorder:
         """The study knows how a trial ended."""
         self._outbox.release(number)
 
+    def revoke(self, number: int, reason: str) -> None:
+        """The study has another end of this trial: what is recorded of it is of one ended from outside."""
+        self._outbox.revoke(number, reason)
+
     def close(self) -> None:
         """Returns when everything is written; what a store that does not answer has not got stays on disk.
 
