@@ -51,8 +51,12 @@ def _clean(asked: Mapping[str, Any], name: str, url: str) -> None:
         )
     trials, members = _kept(standing, asked["keep"]), _members(parent)
     every = weights.held(parent)
-    kept = [one for one in every if one.member.trial in trials or one.member in members]
-    going = [one for one in every if one not in kept and one.files]
+    kept, going = list[Holding](), list[Holding]()
+    for one in every:
+        if one.member.trial in trials or one.member in members:
+            kept.append(one)
+        elif one.files:
+            going.append(one)
     if asked["apply"]:
         _apply(parent, kept, going)
     _say(asked, standing, members, going)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import every_task, memory, searches, synthetic, throughput, whole_search
+from benchmarks import every_task, many_trials, memory, searches, synthetic, throughput, whole_search
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import picture
 from benchmarks.peers.contenders import TimeIsOver, Watch
@@ -321,6 +321,25 @@ def test_memory_is_flat_within_a_tenth() -> None:
     assert not memory.report([(100, 1000), (999, 1101)], 100, 1000)[1]
     with pytest.raises(SystemExit, match="more trials"):
         memory.report([(100, 1000), (1000, 1000)], 100, 1000)
+
+
+def test_many_trials_are_shown_by_the_hundred() -> None:
+    # Ten trials a second; of the processor 20 ms a trial at first, and 40 ms later.
+    samples = [
+        many_trials.Sample(n, n / 10, n / 50 if n <= 130 else 2.6 + (n - 130) / 25, n / 100, 2**20 * n, 2048)
+        for n in (0, 10, 60, 130, 180, 250)
+    ]
+    assert [(first.trials, last.trials) for first, last in many_trials.blocks(samples)] == [
+        (10, 130),
+        (130, 250),
+    ]
+    text = many_trials.report(samples, {"journal": 2**20}, {"report": 4.0})
+    first, last = cells(text, "10 to 130"), cells(text, "130 to 250")
+    assert first["ms a trial"] == last["ms a trial"] == "100"
+    assert (first["of the processor"], last["of the processor"]) == ("20", "40")
+    assert (last["most MiB"], last["KiB on their way"]) == ("250", "2")
+    assert "| journal | 1.0 MiB |" in text
+    assert "| report | 4.0 s |" in text
 
 
 def test_trials_are_counted_in_mlflows_store(workplace: Path) -> None:
