@@ -74,6 +74,24 @@ def test_a_question_that_is_not_answered_ends_its_block_alone(book: Ledger, stor
     assert book.down
 
 
+def test_an_outage_in_which_nothing_waits_is_told_once(
+    book: Ledger, storage: Storage, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PAUSE_SECONDS", 0.0)
+    storage.away = True
+    for _ in range(3):
+        # As the loop asks for the next trial.
+        with book.borne():
+            book.write()
+            storage.take(0)
+    assert len(said) == 1
+    storage.away = False
+    with book.borne():
+        book.write()
+        storage.take(0)
+    assert len(said) == 2
+
+
 def test_any_other_error_is_raised(book: Ledger) -> None:
     def wrong() -> None:
         raise ValueError("no outage")
