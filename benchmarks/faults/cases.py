@@ -91,6 +91,26 @@ class Usual:
         return self.again(name, epochs=epochs, batch=_LONG_BATCH, **changes)
 
 
+class Moments:
+    """Random moments of a search's life.
+
+    Args:
+        seed: of the moments.
+        life: seconds that a search takes at most; one that compiles takes longer than the later ones.
+    """
+
+    def __init__(self, seed: int, life: float) -> None:
+        self._random, self._life = random.Random(seed), life  # noqa: S311  # moments, no secrets
+
+    def draw(self) -> float:
+        """Seconds from a search's start."""
+        return self._random.uniform(0, self._life)
+
+    def learn(self, life: float) -> None:
+        """A whole search has taken so long."""
+        self._life = min(self._life, life)
+
+
 def usual(place: Place) -> Usual:
     """Searches undisturbed."""
     began = time.monotonic()
@@ -105,26 +125,27 @@ def usual(place: Place) -> Usual:
     return Usual(place, known, seconds, epoch)
 
 
-def struck(usual: Usual, fault: str, times: int, kind: signal.Signals, moments: random.Random) -> Row:
+def struck(usual: Usual, fault: str, times: int, kind: signal.Signals, moments: Moments) -> Row:
     """Studies that are struck so often in all, each time at a random moment of a search's life."""
     found, faults = Findings(), list[str]()
-    injected, slowest, life = 0, 0.0, usual.seconds
+    injected, slowest = 0, 0.0
     for study in range(_MOST_STUDIES):
         if injected == times:
             break
-        place = usual.again(f"{kind.name}-{study}".lower())
+        place, whole = usual.again(f"{kind.name}-{study}".lower()), True
         while injected < times:
             search, began = place.start(), time.monotonic()
             try:
-                search.end(moments.uniform(0, life))
+                search.end(moments.draw())
                 # It ended before the moment came: the next strikes are another study's.
-                life = min(life, time.monotonic() - began)
+                if whole:
+                    moments.learn(time.monotonic() - began)
                 break
             except subprocess.TimeoutExpired:
                 pass
             hit = time.monotonic()
             search.process.send_signal(kind)
-            ended = search.end()
+            ended, whole = search.end(), False
             injected += 1
             slowest = max(slowest, time.monotonic() - hit)
             _tell(f"{fault} {injected} of {times}, after {hit - began:.1f} s")
@@ -169,7 +190,8 @@ def disk(usual: Usual) -> Row:
         again.end()
         return row("full disk", 1, findings.look(place, usual.trials), _wrong(again))
     finally:
-        subprocess.run([umount, str(place.folder)], check=True)  # noqa: S603
+        # Whoever has looked at the database there has it open still.
+        subprocess.run([umount, "--lazy", str(place.folder)], check=True)  # noqa: S603
 
 
 def _says_full(search: Search) -> bool:
