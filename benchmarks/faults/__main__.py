@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = list[Row]()
     with tempfile.TemporaryDirectory(prefix="regatta-") as name, places.none_left():
         for row in _rows(given, Path(name)):
-            _tell(f"{row.fault}: {row.survived} of {row.injected} survived")
+            _tell("\n  ".join([f"{row.fault}: {row.survived} of {row.injected} survived", *row.faults]))
             rows.append(row)
     if given.output:
         given.output.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
