@@ -42,6 +42,9 @@ class Ledger:
 
     def write(self) -> None:
         """Tells what waits, if the storage answers."""
+        if not self._waiting:
+            # Nothing is asked, so nothing is learned of the storage.
+            return
         with self.borne():
             while self._waiting:
                 self._waiting[0]()

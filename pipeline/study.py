@@ -448,12 +448,29 @@ class Study:
             # Optuna's cache of a database knows a trial that it has not made once it has read them all.
             self._study.get_trials(deepcopy=False)
         trial = Trial(self._study, trial_id)
+        drawn_before = self._drawn_alone(trial)
         for name, searched in self._space.searched.items():
+            if name in drawn_before:
+                # Drawn once more and forgotten: what follows is then as if its process had never been gone.
+                frozen = self._storage.get_trial(trial_id)
+                self._study.sampler.sample_independent(self._study, frozen, name, searched)
             _suggest(trial, name, searched)
         self._asked[number] = trial
         settings = self._space.complete(trial.params)
         trial.set_user_attr(_SETTINGS, json.dumps(settings))
         return self._begun(trial_id, settings)
+
+    def _drawn_alone(self, trial: Trial) -> set[str]:
+        """Parameters that a trial has, each of which took the sampler a draw of its own."""
+        if not trial.params:
+            return set()
+        given = self._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
+        together = {*given, *trial.relative_params}
+        return {
+            name
+            for name, searched in self._space.searched.items()
+            if name in trial.params and name not in together and not searched.single()
+        }
 
     def _begun(self, trial_id: int, settings: Settings) -> Candidate:
         number = self._storage.get_trial_number_from_id(trial_id)

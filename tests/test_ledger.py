@@ -90,6 +90,25 @@ def test_one_that_does_not_even_refuse_is_asked_less_often(
     assert not book.down
 
 
+def test_an_outage_in_which_nothing_waits_is_told_once(
+    book: Ledger, storage: Storage, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "_PAUSE_TIMES", 0.0)
+    storage.away = True
+    for _ in range(3):
+        # As the loop asks for the next trial.
+        with book.borne():
+            book.write()
+            storage.take(0)
+    assert len(said) == 1
+    storage.away = False
+    with book.borne():
+        book.write()
+        storage.take(0)
+    assert len(said) == 2
+
+
 def test_any_other_error_is_raised(book: Ledger) -> None:
     def wrong() -> None:
         raise ValueError("no outage")

@@ -5,18 +5,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from sqlalchemy import text
 
 from benchmarks.faults import servers
-from pipeline import search, storage
+from pipeline import options, presence, recovery, search, storage
+from pipeline.engines import backend
 from pipeline.errors import UserError
+from pipeline.job import open_search
+from pipeline.progress import ProgressLine
+from pipeline.tracking import outbox, trials
 from pipeline.tracking.connection import connect
+from pipeline.tracking.outbox import Record
+from pipeline.tracking.recorder import TRIAL
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -235,3 +243,113 @@ def test_tables_of_another_version_in_postgresql_are_told_without_the_password(
         with engine.begin() as connection:
             connection.execute(text("update alembic_version set version_num = :head"), {"head": version})
         engine.dispose()
+
+
+# A server that is away for some seconds
+
+AWAY_SECONDS = 6.0
+
+
+def away_after_a_trial(server: servers.Mlflow | servers.Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes a server away when the first trial has ended, and brings it back some seconds later."""
+    real, back = ProgressLine.trial, threading.Timer(AWAY_SECONDS, server.start)
+
+    def trial(line: ProgressLine, *ended: Any) -> None:
+        real(line, *ended)
+        # The first one: a timer starts once.
+        if back.ident is None:
+            server.stop()
+            back.start()
+
+    monkeypatch.setattr(ProgressLine, "trial", trial)
+
+
+def check_nothing_is_lost(run: str, trials: int) -> None:
+    client = MlflowClient()
+    experiment = client.get_run(run).info.experiment_id
+    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'")
+    assert sorted(int(one.data.tags["pipeline.trial"]) for one in found) == list(range(trials))
+    for one in found:
+        assert one.info.status == "FINISHED"
+        assert len(client.get_metric_history(one.info.run_id, "val_loss")) == one.data.metrics["epochs"]
+        assert "model.keras" in {file.path for file in client.list_artifacts(one.info.run_id)}
+
+
+def test_an_mlflow_server_that_is_away_in_mid_search_costs_nothing(
+    workplace: Path,
+    mlflow_server: servers.Mlflow,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    away_after_a_trial(mlflow_server, monkeypatch)
+    result = search(task="iris", trials=6, epochs=3, members=2, export="none", study="away")
+    assert result is not None
+    check_nothing_is_lost(result.run_id, 6)
+    said = "".join(capfd.readouterr())
+    assert said.count("; what is recorded waits on disk, and is written when it answers again") == 1
+    assert "MLflow answers again after " in said
+    assert "Retrying" not in said
+    assert not (workplace / "studies" / "away" / "outbox").exists(), "all that waited is written"
+
+
+def test_a_postgresql_that_is_away_in_mid_search_costs_nothing(
+    workplace: Path,
+    postgresql: servers.Postgresql,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PIPELINE_STORAGE", postgresql.url("optuna"))
+    away_after_a_trial(postgresql, monkeypatch)
+    result = search(task="iris", trials=4, epochs=3, members=2, export="none", study="away")
+    assert result is not None
+    check_nothing_is_lost(result.run_id, 4)
+    said = capfd.readouterr().out
+    assert said.count("the study's storage does not answer (") == 1
+    assert said.count("the study's storage answers again after ") == 1
+    assert "invalid data" not in said, "what Optuna supposes is not what it is"
+
+
+def test_what_a_dead_process_had_trained_is_delivered_by_the_last_one(
+    workplace: Path, postgresql: servers.Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records wait in its folder; they become finished runs, though that search does not come back."""
+    monkeypatch.setenv("PIPELINE_STORAGE", postgresql.url("optuna"))
+    asked = options.values("search", {"task": "iris", "trials": "3", "epochs": "2", "study": "dead"})
+    backend.load()
+    with open_search(asked) as job:
+        job.parent.tag({"pipeline.study": "dead"})
+        candidate = job.study.next(3)
+        box = outbox.new(storage.home("dead") / outbox.HOME, job.parent.run_id)
+        start = (f"trial-{candidate.number}", {}, {TRIAL: str(candidate.number)}, 1)
+        ended = ("FINISHED", "", {"epochs": 2.0}, "", 2, "")
+        box.put([Record(candidate.number, "start", start)])
+        box.put(
+            [Record(candidate.number, "end", ended)],
+            job.study.note(candidate.number, failure="", value=0.5, replay=None),
+        )
+        # As a process leaves it that is gone: with its lock let go.
+        box._database.close()
+        box._lock.close()
+        assert {run.info.status for run in trials.children(job.parent, TRIAL)} == set()
+        recovery.tidy(job)
+        (run,) = trials.children(job.parent, TRIAL)
+        assert run.info.status == "FINISHED"
+        assert job.study.counts().completed == 1
+        # What has only begun is closed, as nobody else is there.
+        begun = job.parent.client.create_run(
+            job.parent.experiment_id,
+            tags={"mlflow.parentRunId": job.parent.run_id, TRIAL: "2"},
+        )
+        recovery.tidy(job)
+        left = job.parent.client.get_run(begun.info.run_id)
+        assert (left.info.status, left.data.tags["pipeline.reason"]) == ("KILLED", "its process was gone")
+        # While another process trains the study, it may be that one's.
+        again = job.parent.client.create_run(
+            job.parent.experiment_id,
+            tags={"mlflow.parentRunId": job.parent.run_id, TRIAL: "2"},
+        )
+        url = postgresql.url("optuna")
+        with storage.connected(url, "dead") as opened, presence.shown(opened, url, "dead"):
+            recovery.recover(job)
+        assert job.parent.client.get_run(again.info.run_id).info.status == "RUNNING"

@@ -4,12 +4,14 @@ import uuid
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.storages import BaseStorage
 
+import pipeline.study
 from benchmarks.faults import servers
 from pipeline import space as spaces
 from pipeline import storage
@@ -154,6 +156,35 @@ def test_a_process_that_was_killed_while_it_asked_leaves_a_trial_that_is_drawn_t
     assert (found.number, found.seed) == (wanted[2].number, wanted[2].seed)
     assert found.settings["learning_rate"] == made.params["learning_rate"]
     assert set(found.settings) == set(wanted[2].settings)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "grid"])
+@pytest.mark.parametrize("drawn", [0, 1, 2])
+def test_a_trial_whose_process_was_killed_while_it_drew_is_as_if_it_had_not_been(
+    drawn: int, sampler: str, journal: BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TEXT.replace("low = 1e-4, high = 1e-1, log = true", "choices = [0.1, 0.2, 0.3]")
+    text = text.replace("low = 0.0, high = 0.5", "choices = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]")
+    space = spaces.parse(text, Path("blobs.toml"), PARAMETERS, CLASSIFICATION)
+    undisturbed = opened(storage.connect("", "other"), space, sampler=sampler)
+    wanted = [undisturbed.ask() for _ in range(3)]
+    killed = opened(journal, space, sampler=sampler)
+    killed.ask(), killed.ask()
+    real, asked = pipeline.study._suggest, []
+
+    def suggest_some(*args: Any) -> None:
+        if len(asked) == drawn:
+            raise KeyboardInterrupt
+        asked.append(args)
+        real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.study._suggest", suggest_some)
+        with pytest.raises(KeyboardInterrupt):
+            killed.ask()
+    study = opened(storage.connect("", "blobs"), space, sampler=sampler)
+    study.queue_left()
+    assert [study.ask() for _ in range(3)] == wanted
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,9 @@ run is finished and has its report and its models. Exit code 1 if one does not.
 import argparse
 import contextlib
 import json
-import random
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = list[Row]()
     with tempfile.TemporaryDirectory(prefix="regatta-") as name, places.none_left():
         for row in _rows(given, Path(name)):
-            _tell(f"{row.fault}: {row.survived} of {row.injected} survived")
+            _tell("\n  ".join([f"{row.fault}: {row.survived} of {row.injected} survived", *row.faults]))
             rows.append(row)
     if given.output:
         given.output.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
@@ -78,10 +76,9 @@ def report(rows: Sequence[Row]) -> str:
 def _rows(given: argparse.Namespace, folder: Path) -> Iterator[Row]:
     trials = max(_FEWEST_TRIALS, 2 * max(given.kills, given.terms))
     (folder / "usual").mkdir()
-    began = time.monotonic()
     usual = cases.usual(Place(folder / "usual", folder / "cache", trials, _EPOCHS))
-    _tell(f"undisturbed: {trials} trials in {time.monotonic() - began:.0f} s")
-    moments = random.Random(given.seed)  # noqa: S311  # moments, no secrets
+    _tell(f"undisturbed: {trials} trials in {usual.seconds:.0f} s")
+    moments = cases.Moments(given.seed, usual.seconds)
     if given.kills:
         yield cases.struck(usual, "kill -9", given.kills, signal.SIGKILL, moments)
     if given.terms:

@@ -20,8 +20,10 @@ from benchmarks.faults.places import MOST_SECONDS, Place, Search, wait_for
 
 _ENDS_WITHIN = 10.0
 _MOST_STUDIES = 100
-# Epochs of two rows a step take so much longer than those of 45 rows.
-_LONG_BATCH, _LONGER = 2, 20
+# Epochs of two rows a step take so much longer than those of 45 rows, as was seen.
+_LONG_BATCH, _LONGER = 2, 4
+# Four turns of four lanes: one before an outage, two in it or less, the rest after it.
+_LONG_TRIALS = 16
 _MOST_EPOCHS = 3000
 
 _CLOCK = """
@@ -91,6 +93,26 @@ class Usual:
         return self.again(name, epochs=epochs, batch=_LONG_BATCH, **changes)
 
 
+class Moments:
+    """Random moments of a search's life.
+
+    Args:
+        seed: of the moments.
+        life: seconds that a search takes at most; one that compiles takes longer than the later ones.
+    """
+
+    def __init__(self, seed: int, life: float) -> None:
+        self._random, self._life = random.Random(seed), life  # noqa: S311  # moments, no secrets
+
+    def draw(self) -> float:
+        """Seconds from a search's start."""
+        return self._random.uniform(0, self._life)
+
+    def learn(self, life: float) -> None:
+        """A whole search has taken so long."""
+        self._life = min(self._life, life)
+
+
 def usual(place: Place) -> Usual:
     """Searches undisturbed."""
     began = time.monotonic()
@@ -105,26 +127,27 @@ def usual(place: Place) -> Usual:
     return Usual(place, known, seconds, epoch)
 
 
-def struck(usual: Usual, fault: str, times: int, kind: signal.Signals, moments: random.Random) -> Row:
+def struck(usual: Usual, fault: str, times: int, kind: signal.Signals, moments: Moments) -> Row:
     """Studies that are struck so often in all, each time at a random moment of a search's life."""
     found, faults = Findings(), list[str]()
-    injected, slowest, life = 0, 0.0, usual.seconds
+    injected, slowest = 0, 0.0
     for study in range(_MOST_STUDIES):
         if injected == times:
             break
-        place = usual.again(f"{kind.name}-{study}".lower())
+        place, whole = usual.again(f"{kind.name}-{study}".lower()), True
         while injected < times:
             search, began = place.start(), time.monotonic()
             try:
-                search.end(moments.uniform(0, life))
+                search.end(moments.draw())
                 # It ended before the moment came: the next strikes are another study's.
-                life = min(life, time.monotonic() - began)
+                if whole:
+                    moments.learn(time.monotonic() - began)
                 break
             except subprocess.TimeoutExpired:
                 pass
             hit = time.monotonic()
             search.process.send_signal(kind)
-            ended = search.end()
+            ended, whole = search.end(), False
             injected += 1
             slowest = max(slowest, time.monotonic() - hit)
             _tell(f"{fault} {injected} of {times}, after {hit - began:.1f} s")
@@ -169,7 +192,8 @@ def disk(usual: Usual) -> Row:
         again.end()
         return row("full disk", 1, findings.look(place, usual.trials), _wrong(again))
     finally:
-        subprocess.run([umount, str(place.folder)], check=True)  # noqa: S603
+        # Whoever has looked at the database there has it open still.
+        subprocess.run([umount, "--lazy", str(place.folder)], check=True)  # noqa: S603
 
 
 def _says_full(search: Search) -> bool:
@@ -217,7 +241,7 @@ def outage(usual: Usual, on: servers.Pair, seconds: float, what: str) -> Row:
     # Where PostgreSQL goes away, MLflow's server is there and answers with errors.
     variables = on.variables
     name = "outage-mlflow" if one is on.mlflow else "outage-postgresql"
-    place = usual.longer(name, seconds / 2, variables=variables)
+    place = usual.longer(name, seconds / 2, trials=_LONG_TRIALS, variables=variables)
     search = place.start()
     # The first trials end soon after one another; others begin then.
     if not wait_for(lambda: search.completed() > 1, search):
@@ -225,7 +249,7 @@ def outage(usual: Usual, on: servers.Pair, seconds: float, what: str) -> Row:
     one.stop()
     before, cut = search.completed(), time.monotonic()
     time.sleep(seconds)
-    trained, waits, mid_search = search.completed() - before, _bytes(place), search.running()
+    trained, waits, left = search.completed() - before, _bytes(place), place.trials - search.completed()
     one.start()
     _tell(
         f"{what} away for {time.monotonic() - cut:.0f} s: {trained} trials completed meanwhile,"
@@ -233,8 +257,8 @@ def outage(usual: Usual, on: servers.Pair, seconds: float, what: str) -> Row:
     )
     search.end()
     faults = _wrong(search)
-    if not mid_search:
-        faults.append("the search ended while it was away")
+    if not left:
+        faults.append("the last trial ended while it was away, so it was not cut off in mid-search")
     if not trained:
         faults.append("training did not go on")
     faults += [

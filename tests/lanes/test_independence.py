@@ -163,6 +163,27 @@ def test_the_engine_retires_a_diverging_trial_with_its_reason_and_refills_its_la
         assert ours[number].curve == calm[number].curve
 
 
+def test_fifteen_of_sixteen_lanes_do_not_notice_one_that_is_not_finite(data: Data, tmp_path: Path) -> None:
+    lanes, wild = 16, 5
+    calm = [{"dropout": 0.3, "learning_rate": 1e-3 * (1 + number)} for number in range(lanes)]
+    mixed = [EXPLODING if number == wild else settings for number, settings in enumerate(calm)]
+    found = []
+    for name, settings in (("mixed", mixed), ("calm", calm)):
+        (tmp_path / name).mkdir()
+        engine = lanes_engine(mlp, data, budget(epochs=4), tmp_path / name, lanes)
+        found.append(in_lanes(engine, each(*settings)))
+    ours, theirs = found
+    assert ours[wild].outcome.failure.startswith("diverged: ")
+    assert ours[wild].outcome.model_file is None
+    for number in set(range(lanes)) - {wild}:
+        here, there = ours[number], theirs[number]
+        assert not here.outcome.failure
+        assert here.outcome.replay == there.outcome.replay
+        assert here.curve == there.curve
+        answers = [np.load(trial.outcome.predictions_file) for trial in (here, there)]
+        assert np.array_equal(*answers)
+
+
 def test_nobody_notices_a_trial_that_is_dropped(data: Data, tmp_path: Path) -> None:
     limits = budget(epochs=8)
     candidates = each({}, {"dropout": 0.3}, {"l2": 0.1})
