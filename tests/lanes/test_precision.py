@@ -55,7 +55,7 @@ def weights(trial: Trial) -> list[Array]:
     return keras.models.load_model(trial.outcome.model_file).trainable_weights
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["iris", pytest.param("convolutions", marks=pytest.mark.slow)])
 def test_a_step_of_a_lane_is_that_of_keras_but_for_rounding(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +95,7 @@ def size(array: Array) -> float:
     return float(np.sqrt(np.mean(np.square(array))))
 
 
+@pytest.mark.slow
 def test_iris_is_learned_as_with_32_bits(tmp_path: Path) -> None:
     iris = tasks.find("iris")
     data, settings = iris.load("full"), of_task(iris.parameters, batch_size=16, learning_rate=0.003)
