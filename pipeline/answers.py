@@ -24,13 +24,13 @@ def read(model: keras.Model, raw: Any, data: Data) -> Answers:
     parts = by_name(model, raw)
     links = links_of(model, parts)
     if not data.outputs:
-        return class_probabilities(_linked(np.asarray(parts[""]), links.get("", "")))
+        return class_probabilities(_linked(_numbers(parts[""]), links.get("", "")))
     if list(parts) == [""]:
         # A model of one output answers with an array, whatever the output's name.
         (name,) = data.outputs
         parts, links = {name: parts[""]}, {name: links.get("", "")}
     return {
-        name: _read(np.asarray(part), data.outputs[name], links.get(name, "")) for name, part in parts.items()
+        name: _read(_numbers(part), data.outputs[name], links.get(name, "")) for name, part in parts.items()
     }
 
 
@@ -61,6 +61,12 @@ def _link(loss: object) -> str:
         return ""
     one = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
     return "sigmoid" if isinstance(loss, one) else "softmax"
+
+
+def _numbers(part: Any) -> Array:
+    """An array in a type that every NumPy calculates with, which bfloat16 is not."""
+    found = np.asarray(part)
+    return found if found.dtype.kind in "biuf" else found.astype(np.float32)
 
 
 def _read(part: Array, classes: tuple[str, ...], link: str) -> Array:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from pipeline import exports
+from pipeline.engines import precision
 from pipeline.errors import RunError
 from pipeline.evaluation.findings import Score
 from pipeline.exports import Exporting
@@ -94,7 +95,9 @@ class Delivery:
         inputs = Servable(ensemble, self.data, self.form).inputs
         answered = ensemble.predict(inputs.get("", inputs), verbose=0)
         parts = [np.asarray(part) for part in keras.tree.flatten(answered)]
-        return exports.begin(self._file("ensemble"), export, inputs, parts, self.folder / "exports")
+        narrow = precision.is_narrow(ensemble)
+        folder = self.folder / "exports"
+        return exports.begin(self._file("ensemble"), export, inputs, parts, folder, narrow=narrow)
 
     def _judged(self, name: str) -> Path | None:
         if self.judged is None:

@@ -60,7 +60,14 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
     samplers.check(asked["sampler"], asked["pruner"], asked["folds"], space.searched)
     given = {part: value for part, value in vars(own).items() if value != vars(Source())[part]}
     start = Origin(
-        asked["task"], asked["size"], asked["folds"], asked["epochs"], space.file.name, space.text, given
+        asked["task"],
+        asked["size"],
+        asked["folds"],
+        asked["epochs"],
+        space.file.name,
+        space.text,
+        given,
+        asked["precision"],
     )
     url = asked["storage"] or ""
     warm = warm_start.find(asked["warm_start"], url, start.task, space) if asked["warm_start"] else None
@@ -102,7 +109,8 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
         # Nothing is asked of a study that is only read.
         settled = {**asked, "sampler": "random", "pruner": "none", "seed": 0}
         # Models may be trained again.
-        settled |= {"engine": "auto", "lanes": None, "trials": 1, "callbacks": ()}
+        kept = {"engine": "auto", "lanes": None, "trials": 1, "callbacks": (), "precision": start.precision}
+        settled |= kept
         found = _Found(name, start, task, space, data, folds)
         yield _open(settled, found, store, client, presence.looking(store, url, name))
 

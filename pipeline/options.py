@@ -21,6 +21,7 @@ SAMPLERS = ("tpe", "random", "cmaes", "grid", "gp")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 METHODS = ("greedy", "uniform", "simplex")
 SIZES = ("full", "small")
+PRECISIONS = ("float32", "bfloat16")
 EXPORTS = ("saved_model", "onnx")
 CALLBACKS = ("csv", "tensorboard", "checkpoint", "activations")
 
@@ -242,6 +243,12 @@ _STUDY = Option("study", "", "name of the study; the task's name if empty", _tex
 _STORAGE = Option(
     "storage", "", "Optuna storage URL without a password; the study's own journal file if empty", _text
 )
+_PRECISION = Option(
+    "precision",
+    "float32",
+    "what layers compute with: " + ", ".join(PRECISIONS) + "; weights stay float32",
+    _one_of(*PRECISIONS),
+)
 _EXPORT = Option(
     "export",
     "auto",
@@ -267,6 +274,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("epochs", "", "longest training of a trial; the space file's if empty", _whole(1, _MILLION)),
         Option("engine", "auto", "what trains the trials: " + ", ".join(ENGINES), _one_of(*ENGINES)),
         Option("lanes", "auto", "trials side by side in one program; chosen by measuring if auto", _lanes),
+        _PRECISION,
         Option(
             "memory_fraction",
             "",
@@ -374,6 +382,7 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("epochs", "", "longest training; the space file's if empty", _whole(1, _MILLION)),
         Option("engine", "auto", "what trains: " + ", ".join(ENGINES), _one_of(*ENGINES)),
         Option("lanes", "auto", "trainings side by side in one program; chosen by measuring if auto", _lanes),
+        _PRECISION,
         Option("seed", "0", "the seeds derive from it", _whole(0, 2**32 - 1)),
         Option("space", "", "search-space file; the task's own if empty", _place),
         Option("size", "full", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
@@ -394,5 +403,6 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         Option("trials", "8", "models that are trained each way", _whole(1, 1000)),
         Option("epochs", "5", "epochs of each that are measured", _whole(1, _MILLION)),
         Option("size", "small", "rows: full, or small, a cut that suits 2 cores", _one_of(*SIZES)),
+        _PRECISION,
     ),
 }

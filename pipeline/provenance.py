@@ -43,6 +43,7 @@ def record_origin(job: Job) -> None:
                 **{f"budget.{key}": str(value) for key, value in vars(space.budget).items()},
                 "study.folds": str(len(job.folds)),
                 "study.size": str(job.asked["size"]),
+                "study.precision": str(job.asked["precision"]),
             }
         )
         parent.data(job.data)

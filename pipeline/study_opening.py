@@ -16,6 +16,9 @@ from pipeline.study import Study, run_of, settings_of
 from pipeline.values import Data, Settings, Size
 
 _ORIGIN, _IDENTITY = "origin", "identity"
+_PRECISION, _FULL = "precision", "float32"
+# What an identity does not name.
+_UNNAMED = {_PRECISION: _FULL}
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Origin:
     """What a study was started with, beside the contents of its space and data: enough to open it again.
 
     space_file and space_text: the file's path then, and its contents. epochs: what the command gave, or None.
-    source: what of `Source` a person gave.
+    source: what of `Source` a person gave. precision: what layers compute with.
     """
 
     task: str
@@ -33,6 +36,8 @@ class Origin:
     space_file: str
     space_text: str
     source: Mapping[str, str] = field(default_factory=dict)
+    # Of studies that say nothing of it, too.
+    precision: str = _FULL
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ def open_study(
         "data": data,
         # Not its path: the rows' digests tell whether it is the same file.
         **{name: value for name, value in origin.source.items() if name != "data"},
+        **({_PRECISION: origin.precision} if origin.precision != _FULL else {}),
         **space.identity(),
     }
     known: Any = study.user_attrs.get(_IDENTITY)
@@ -187,7 +193,11 @@ def _completed(study: optuna.Study) -> list[FrozenTrial]:
 
 def _differences(known: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [
-        f"  {key}: was {known.get(key, 'not there')}, now {now.get(key, 'not there')}"
+        f"  {key}: was {_named(known, key)}, now {_named(now, key)}"
         for key in sorted({*known, *now})
         if known.get(key) != now.get(key)
     ]
+
+
+def _named(identity: Mapping[str, str], key: str) -> str:
+    return identity.get(key, _UNNAMED.get(key, "not there"))

@@ -149,6 +149,7 @@ def _order(job: Job, folds: tuple[Data, ...]) -> Order:
         asked["trials"],
         [name for name in _kept(job) if len(folds) == 1 or name not in _OF_MODELS],
         own_fit=job.task.fit,
+        precision=asked["precision"],
     )
 
 
@@ -195,7 +196,7 @@ def _greeting(job: Job) -> str:
     return (
         f"study {job.study.name}{gone_on} | task {job.task.name}: {job.data.train.rows} rows to learn from,"
         f" {job.data.validation.rows} to choose by\n"
-        f"engine {choice.described(asked['engine'])} | sampler"
+        f"engine {choice.described(asked['engine'], asked['precision'])} | sampler"
         f" {samplers.described(asked['sampler'], job.space.searched)} | pruner {asked['pruner']}\n"
         f"MLflow {redacted(job.parent.store)}, run {job.parent.run_id}"
     )

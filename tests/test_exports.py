@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import ensemble, exports
-from pipeline.engines import exporting
+from pipeline.engines import exporting, precision
 
 LAYERS = keras.layers
 FORMATS = ["saved_model", *(["onnx"] if importlib.util.find_spec("tf2onnx") else [])]
@@ -128,3 +128,16 @@ def test_a_layer_that_has_no_such_form_fails_alone(
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["onnx"] == {"failure": "NotImplementedError: no such"}
     assert said["saved_model"]["file"] == "saved_model"
+
+
+def test_what_computes_with_16_bits_is_exported_with_32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = precision.building(lambda settings, data: table(), "bfloat16")({}, None)  # type: ignore[arg-type]
+    file = tmp_path / "ensemble.keras"
+    model.save(file)
+    rows = {"": np.random.default_rng(0).normal(size=(8, *model.input_shape[1:])).astype(np.float32)}
+    answered = model.predict(rows[""], verbose=0).astype(np.float32)
+    begun = exports.begin(file, FORMATS, rows, [answered], tmp_path / "exports", narrow=True)
+    assert [export.name for export in begun.finished()] == FORMATS
+    assert not caplog.records

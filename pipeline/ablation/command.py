@@ -144,7 +144,7 @@ def _record_start(
 ) -> None:
     parent.tag({ABLATION: task.name, TASK: task.name, ENGINE: choice.name_of(asked["engine"])})
     record_program(parent)
-    names = ("seeds", "seed", "size", "epochs", "groups")
+    names = ("seeds", "seed", "size", "epochs", "groups", "precision")
     params = {f"ablation.{name}": _shown(asked[name]) for name in names}
     if champion:
         params |= {"ablation.study": champion.study, "ablation.champion": f"trial {champion.trial}"}

@@ -103,6 +103,7 @@ def train(asked: Mapping[str, Any], task: Task, stage: Stage, parent: Parent, fo
         len(waiting),
         own_orders=True,
         own_fit=task.fit,
+        precision=asked["precision"],
     )
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
@@ -176,5 +177,6 @@ def _greeting(task: Task, stage: Stage, parent: Parent, asked: Mapping[str, Any]
     return (
         f"ablation of {task.name}: {names} | {len(stage.trainings)} trainings, {asked['seeds']} seeds each,"
         f" {stage.data.train.rows} rows, up to {stage.space.budget.epochs} epochs\n"
-        f"engine {choice.described(asked['engine'])} | MLflow {redacted(parent.store)}, run {parent.run_id}"
+        f"engine {choice.described(asked['engine'], asked['precision'])} | MLflow {redacted(parent.store)},"
+        f" run {parent.run_id}"
     )

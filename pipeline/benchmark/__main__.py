@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,10 @@ def main(asked: dict[str, Any]) -> None:
     backend.load()
     from pipeline import tasks
     from pipeline.benchmark import children, measure
+    from pipeline.engines import precision
 
     task = tasks.find(asked["task"])
+    task = replace(task, build=precision.building(task.build, asked["precision"]))
     data = task.load(asked["size"])
     trials, epochs, batch = asked["trials"], asked["epochs"], asked["batch"]
     make = partial(measure.build, task, data)

@@ -29,8 +29,9 @@ def benchmark(asked: Mapping[str, Any]) -> None:
     """
     batch = BATCHES.get(asked["task"], BATCH_SIZE.default)
     trials, epochs, task = asked["trials"], asked["epochs"], asked["task"]
+    computed = "" if asked["precision"] == "float32" else f"; {asked['precision']}"
     print(
-        f"{task}: {trials} trials of {epochs} epochs, after two to warm up; batch {batch}\n"
+        f"{task}: {trials} trials of {epochs} epochs, after two to warm up; batch {batch}{computed}\n"
         f"{machine.described()}",
         flush=True,
     )

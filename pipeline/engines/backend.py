@@ -2,16 +2,20 @@
 
 import contextlib
 import functools
+import importlib.machinery
 import importlib.util
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pipeline.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 # Package by Keras's name of the backend.
 _PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -52,20 +56,66 @@ def choose(engine: str, memory_fraction: float | None = None) -> str:
 
 
 def load() -> None:
-    """Imports Keras on the chosen backend and wakes its devices, without the pages that TensorFlow tells."""
+    """Imports Keras on the chosen backend and wakes its devices, without the pages that TensorFlow tells.
+
+    Of the libraries in the process, only that backend has the GPUs: another one that woke on them, too, would
+    take what is left of their memory, and later training would run out of it.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # It also warns that each trial's model is compiled anew, which is what trials are.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if os.environ.get("KERAS_BACKEND") == "jax":
+    chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if chosen == "jax":
         _prepare_jax()
+    else:
+        _after_import("jax", _keep_from_gpus_jax)
     with hushed():
+        if chosen == "tensorflow":
+            _let_memory_grow()
+        else:
+            _after_import("tensorflow", _keep_from_gpus_tensorflow)
         import keras
 
+        from pipeline.engines import precision
+
+        precision.keep_wide()
         if keras.backend.backend() != "tensorflow":
             _leave_tensorflow_alone()
         if keras.backend.backend() == "jax":
             _forget_losses_of_earlier_traces()
         keras.ops.zeros(1)
+
+
+def devices(*, every: bool) -> str:
+    """What the backend computes on, such as `1 x NVIDIA H100 80GB HBM3`, or `CPU`.
+
+    every: all of its devices, as lanes use them, and a CPU's cores one by one; else what `model.fit` uses.
+    """
+    import keras
+
+    kinds = {"jax": _jax_devices, "tensorflow": _tensorflow_gpus, "torch": _torch_gpus}
+    found = kinds[keras.backend.backend()]()
+    if every:
+        return f"{len(found)} x {found[0]}"
+    return "CPU" if not found or found[0] == "cpu" else f"1 x {found[0]}"
+
+
+def _jax_devices() -> Sequence[str]:
+    import jax
+
+    return [device.device_kind for device in jax.devices()]
+
+
+def _tensorflow_gpus() -> Sequence[str]:
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details
+    return [str(details(gpu).get("device_name", "GPU")) for gpu in tf.config.get_visible_devices("GPU")]
+
+
+def _torch_gpus() -> Sequence[str]:
+    torch: Any = sys.modules["torch"]
+    return [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
 
 
 def cores() -> int:
@@ -92,6 +142,62 @@ def _prepare_jax() -> None:
         # All of them: the small ones are many.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class _Door(importlib.machinery.PathFinder):
+    """Where a library comes in: tells when it has, whoever imports it.
+
+    Keras, its layers and MLflow import TensorFlow each where they need it.
+    """
+
+    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        self._name, self._then = name, then
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:  # type: ignore[override]
+        """How to import it; nothing for any other name."""
+        spec = super().find_spec(fullname, path, target) if fullname == self._name else None
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            self._then(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _after_import(name: str, then: Callable[[ModuleType], None]) -> None:
+    """Calls `then` with the library now, if it is imported, or as soon as it is."""
+    if name in sys.modules:
+        then(sys.modules[name])
+    elif not any(isinstance(finder, _Door) and finder._name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Door(name, then))
+
+
+def _keep_from_gpus_tensorflow(tensorflow: Any) -> None:
+    try:
+        tensorflow.config.set_visible_devices([], "GPU")
+    except RuntimeError as error:
+        # A process that has used it before.
+        _log.warning("TensorFlow shares the GPUs with Keras's backend: %s", error)
+
+
+def _keep_from_gpus_jax(jax: Any) -> None:
+    # Read when its devices are first used; one that has used them before keeps them.
+    jax.config.update("jax_platforms", "cpu")
+
+
+def _let_memory_grow() -> None:
+    """TensorFlow takes memory as it needs it; by its default it takes nearly all at once."""
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, enable=True)
+        except RuntimeError as error:
+            _log.warning("TensorFlow takes the GPUs' memory at once: %s", error)
 
 
 class _TensorFlowIfThere:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 
-from pipeline.engines import callbacks
+from pipeline.engines import backend, callbacks, precision
 from pipeline.engines.engine import Engine
 from pipeline.engines.fit import FitEngine
 from pipeline.errors import UserError
@@ -31,7 +31,8 @@ class Order:
     many as there will be, at most. keeps: what a trial keeps besides its model, by the names of
     the parameter `callbacks`, of which an engine does its part. own_orders: whether lanes see their rows each
     in an order that derives from its own seed, as trainings by fit do. own_fit: the task's own training.
-    until: when the study is ended, on `time.monotonic()`.
+    until: when the study is ended, on `time.monotonic()`. precision: what layers compute with, see
+    `precision.building`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Order:
     own_orders: bool = False
     own_fit: OwnFit | None = None
     until: float = math.inf
+    precision: str = precision.FULL
 
 
 def name_of(asked: str) -> str:
@@ -56,15 +58,13 @@ def name_of(asked: str) -> str:
     return "lanes" if keras.backend.backend() == "jax" else "fit"
 
 
-def described(asked: str) -> str:
-    """The engine in words, with what it runs on."""
-    backend = keras.backend.backend()
-    if name_of(asked) == "fit":
-        return f"fit on {backend}" + (", as lanes need jax" if asked == "auto" else "")
-    import jax
-
-    devices = jax.devices()
-    return f"lanes on jax, {len(devices)} x {devices[0].device_kind}"
+def described(asked: str, computed: str = precision.FULL) -> str:
+    """The engine in words, with what it runs on, and what layers compute with where that is not float32."""
+    library, lanes = keras.backend.backend(), name_of(asked) == "lanes"
+    found = f"{name_of(asked)} on {library}, {backend.devices(every=lanes)}"
+    if computed != precision.FULL:
+        found += f", {computed}"
+    return found if lanes or asked != "auto" else f"{found}, as lanes need jax"
 
 
 def draws_weights(asked: str) -> bool:
@@ -92,9 +92,12 @@ def opened(order: Order, within: Path | None = None) -> Iterator[Engine]:
 
 
 def _make(order: Order, folder: Path) -> Engine:
+    # Here, for every engine and for whatever is trained, and nowhere else.
+    build = precision.building(order.build, order.precision)
+
     def fit(*, alone: bool) -> FitEngine:
         return FitEngine(
-            order.build,
+            build,
             order.folds,
             order.budget,
             order.objective,
@@ -114,7 +117,7 @@ def _make(order: Order, folder: Path) -> Engine:
     from pipeline.engines.lanes.engine import LanesEngine
 
     lanes = LanesEngine(
-        order.build,
+        build,
         order.folds,
         order.whole,
         order.budget,

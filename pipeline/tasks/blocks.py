@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.values import Settings, Split
+from pipeline.values import Array, Settings, Split
 
 
 def on(settings: Settings, technique: str) -> float:
@@ -135,15 +135,38 @@ def scaling(settings: Settings, train: Split, white: float | None = None) -> lis
     match settings["scaling"]:
         case "standardise":
             mean, variance = train.moments
-            return [keras.layers.Normalization(mean=mean.tolist(), variance=variance.tolist())]
+            return [_normalization(mean, variance)]
         case "min_max" if white is not None:
-            return [keras.layers.Rescaling(1.0 / white)]
+            return [rescaling(1.0 / white)]
         case "min_max":
             low, high = train.extremes
-            return [keras.layers.Normalization(mean=low.tolist(), variance=np.square(high - low).tolist())]
+            return [_normalization(low, np.square(high - low))]
         case _:
             # Whole numbers become floats, which the next layer needs.
-            return [keras.layers.Rescaling(1.0)] if train.one_input.dtype.kind in "iu" else []
+            return [rescaling(1.0)] if train.one_input.dtype.kind in "iu" else []
+
+
+def _normalization(mean: Array, variance: Array) -> keras.layers.Layer:
+    return keras.layers.Normalization(mean=mean.tolist(), variance=variance.tolist(), **wide())
+
+
+def rescaling(factor: float, offset: float = 0.0, **more: Any) -> keras.layers.Layer:
+    """Inputs times a factor plus an offset, see `wide`. more: of the layer, such as its name."""
+    return keras.layers.Rescaling(factor, offset, **more, **wide())
+
+
+def answer(units: int, activation: str | None = None, **more: Any) -> keras.layers.Layer:
+    """The last layer, see `wide`. more: of the layer, such as its name."""
+    return keras.layers.Dense(units, activation=activation, **more, **wide())
+
+
+def wide() -> dict[str, Any]:
+    """Arguments of a layer that computes with Keras's full width whatever the others compute with.
+
+    Numbers as they come, such as years, differ beyond the third digit, which 16 bits do not have; and a
+    softmax of them gives probabilities of three digits (https://keras.io/api/mixed_precision/).
+    """
+    return {"dtype": keras.config.floatx()}
 
 
 def hidden_widths(settings: Settings, published: tuple[int, ...]) -> tuple[int, ...]:

@@ -123,8 +123,10 @@ class Cocktail(keras.Model):  # type: ignore[misc]  # Keras has no types
 
         def kept(layer: keras.Layer) -> keras.Layer:
             if isinstance(layer, Gate):
-                return keras.layers.Rescaling(layer.share, name=layer.name)
-            return keras.layers.Identity(name=layer.name) if isinstance(layer, Blend) else layer
+                return keras.layers.Rescaling(layer.share, name=layer.name, dtype=layer.dtype_policy)
+            if isinstance(layer, Blend):
+                return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
+            return layer
 
         bare = keras.Model(self.input, self.output, name=self.name)
         model = keras.models.clone_model(bare, clone_function=kept)

@@ -25,9 +25,9 @@ def build(settings: Settings, data: Data) -> keras.Model:
     shape = data.train.inputs["left"].shape[1:]
     inputs = {name: keras.Input(shape, dtype="uint8", name=name) for name in _CAMERAS}
     base = _base(settings, shape)
-    scaled = {name: _LAYERS.Rescaling(1.0 / 255.0)(picture) for name, picture in inputs.items()}
+    scaled = {name: blocks.rescaling(1.0 / 255.0)(picture) for name, picture in inputs.items()}
     joined = _LAYERS.Concatenate()([base(scaled[name]) for name in _CAMERAS])
-    last = [blocks.dropout(settings), _LAYERS.Dense(len(data.classes), activation="softmax")]
+    last = [blocks.dropout(settings), blocks.answer(len(data.classes), "softmax")]
     model = keras.Model(inputs, blocks.through(joined, last), name="dual_camera")
     return blocks.compiled(model, settings)
 

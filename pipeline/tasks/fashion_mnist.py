@@ -18,7 +18,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     layers = [*blocks.scaling(settings, data.train, white=255.0), keras.layers.Flatten()]
     for units in blocks.hidden_widths(settings, _WIDTHS):
         layers += [*blocks.dense(units, settings), blocks.dropout(settings)]
-    layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
+    layers.append(blocks.answer(len(data.classes), "softmax"))
     return blocks.classifier("fashion_mnist", data.train.one_input.shape[1:], layers, settings)
 
 

@@ -68,7 +68,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     last = [
         keras.layers.GlobalAveragePooling2D(),
         blocks.dropout(settings),
-        keras.layers.Dense(len(data.classes), activation="softmax"),
+        blocks.answer(len(data.classes), "softmax"),
     ]
     return blocks.compiled(keras.Model(place, blocks.through(tensor, last), name="images"), settings)
 
@@ -82,16 +82,18 @@ def _stages(height: int, width: int) -> int:
 
 def _augmentation(settings: Settings) -> list[keras.layers.Layer]:
     """Keras's layers that change pictures at random while it trains; none for what is off."""
+    # Numbers of 16 bits cannot tell neighbouring pixels of a picture of some hundred.
     layers: list[keras.layers.Layer] = []
+    wide = blocks.wide()
     if settings["flip"]:
-        layers.append(keras.layers.RandomFlip("horizontal"))
+        layers.append(keras.layers.RandomFlip("horizontal", **wide))
     # What comes in at an edge is as the edge.
     if share := settings["translation"]:
-        layers.append(keras.layers.RandomTranslation(share, share, fill_mode="nearest"))
+        layers.append(keras.layers.RandomTranslation(share, share, fill_mode="nearest", **wide))
     if share := settings["rotation"]:
-        layers.append(keras.layers.RandomRotation(share, fill_mode="nearest"))
+        layers.append(keras.layers.RandomRotation(share, fill_mode="nearest", **wide))
     if share := settings["zoom"]:
-        layers.append(keras.layers.RandomZoom(share, fill_mode="nearest"))
+        layers.append(keras.layers.RandomZoom(share, fill_mode="nearest", **wide))
     return layers
 
 

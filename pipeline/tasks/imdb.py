@@ -18,7 +18,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     layers: list[keras.layers.Layer] = []
     for units in blocks.hidden_widths(settings, _WIDTHS):
         layers += [*blocks.dense(units, settings), blocks.dropout(settings)]
-    layers.append(keras.layers.Dense(1, activation="sigmoid"))
+    layers.append(blocks.answer(1, "sigmoid"))
     return blocks.classifier("imdb", data.train.one_input.shape[1:], layers, settings)
 
 

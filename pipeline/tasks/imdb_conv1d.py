@@ -25,7 +25,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
         *blocks.convolution(_FILTERS, _SIZE, settings, rank=1),
         keras.layers.GlobalAveragePooling1D(),
         blocks.dropout(settings),
-        keras.layers.Dense(1),
+        blocks.answer(1),
     ]
     length = data.train.one_input.shape[1]
     model = keras.Sequential([keras.Input((length,), dtype="int32"), *layers], name="imdb_conv1d")

@@ -28,7 +28,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     last = [
         keras.layers.GlobalAveragePooling2D(),
         blocks.dropout(settings),
-        keras.layers.Dense(len(data.classes), activation="softmax"),
+        blocks.answer(len(data.classes), "softmax"),
     ]
     model = keras.Model(pictures, blocks.through(same, last), name="inception_residual")
     return blocks.compiled(model, settings)

@@ -44,7 +44,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     for place, units in enumerate(widths, start=1):
         own = _last(settings) if place == len(widths) else {}
         layers += [*blocks.dense(units, settings, **own), blocks.dropout(settings)]
-    layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
+    layers.append(blocks.answer(len(data.classes), "softmax"))
     return blocks.classifier("iris", data.train.one_input.shape[1:], layers, settings)
 
 

@@ -47,7 +47,7 @@ def builder(name: str, white: float) -> Callable[[Settings, Data], keras.Model]:
             # As published: no BatchNormalization here.
             *blocks.dense(84, settings, normalised=False),
             blocks.dropout(settings),
-            keras.layers.Dense(len(data.classes), activation="softmax"),
+            blocks.answer(len(data.classes), "softmax"),
         ]
         return blocks.classifier(name, (height, width, channels), layers, settings)
 

@@ -51,9 +51,9 @@ def build(settings: Settings, data: Data) -> keras.Model:
     read = blocks.through(texts, layers)
     groups = len(data.outputs["income"])
     outputs = {
-        "age": keras.layers.Dense(1, name="age")(read),
-        "income": keras.layers.Dense(groups, activation="softmax", name="income")(read),
-        "gender": keras.layers.Dense(1, activation="sigmoid", name="gender")(read),
+        "age": blocks.answer(1, name="age")(read),
+        "income": blocks.answer(groups, "softmax", name="income")(read),
+        "gender": blocks.answer(1, "sigmoid", name="gender")(read),
     }
     model = keras.Model(texts, outputs, name="posts")
     numbers = [

@@ -27,7 +27,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     last = [
         *blocks.batch_normalization(settings),
         blocks.dropout(settings),
-        keras.layers.Dense(len(data.classes), activation="softmax"),
+        blocks.answer(len(data.classes), "softmax"),
     ]
     model = keras.Model(inputs, blocks.through(joined, last), name="question_answering")
     return blocks.compiled(model, settings)

@@ -25,7 +25,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     last = [
         *blocks.batch_normalization(settings),
         blocks.dropout(settings),
-        keras.layers.Dense(1, activation="sigmoid"),
+        blocks.answer(1, "sigmoid"),
     ]
     model = keras.Model(inputs, blocks.through(joined, last), name="sentence_similarity")
     return blocks.compiled(model, settings)

@@ -27,7 +27,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
             layers += blocks.separable(filters, 3, settings)
     layers.append(keras.layers.GlobalAveragePooling2D())
     layers += [*blocks.dense(_DENSE, settings), blocks.dropout(settings)]
-    layers.append(keras.layers.Dense(len(data.classes), activation="softmax"))
+    layers.append(blocks.answer(len(data.classes), "softmax"))
     return blocks.classifier("separable_images", data.train.one_input.shape[1:], layers, settings)
 
 

@@ -127,6 +127,8 @@ def build(settings: Settings, data: Data) -> keras.Model:
         label_smoothing=float(settings["label_smoothing"]) if classes else 0.0,
         balance=float(settings["class_weights"]) if classes else 0.0,
         scale=scale,
+        # Its shares are those of the loss.
+        **blocks.wide(),
     )(tensor)
     for place in range(int(settings["hidden_layers"])):
         layers = [*blocks.dense(int(settings["units"]), settings), blocks.dropout(settings)]
@@ -162,9 +164,9 @@ def _categories(place: Any, settings: Settings, data: Data) -> Any:
 
 def _answer(tensor: Any, data: Data) -> Any:
     if data.classes:
-        return keras.layers.Dense(len(data.classes), activation="softmax")(tensor)
+        return blocks.answer(len(data.classes), "softmax")(tensor)
     mean, deviation = _spread(data)
-    return keras.layers.Rescaling(deviation, mean, name=ANSWER)(keras.layers.Dense(1)(tensor))
+    return blocks.rescaling(deviation, mean, name=ANSWER)(blocks.answer(1)(tensor))
 
 
 def _spread(data: Data) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def build(settings: Settings, data: Data) -> keras.Model:
     network = {"multi_hot": _multi_hot, "conv1d": _conv1d, "lstm": _lstm}[str(settings["network"])]
     read = blocks.dropout(settings)(network(place, words, settings))
     if data.classes:
-        answer = keras.layers.Dense(len(data.classes), activation="softmax")(read)
+        answer = blocks.answer(len(data.classes), "softmax")(read)
         return blocks.compiled(keras.Model(place, answer, name="text"), settings)
     return _of_number(place, read, settings, data)
 
@@ -98,8 +98,8 @@ def _lstm(place: Any, words: int, settings: Settings) -> Any:
 def _of_number(place: Any, read: Any, settings: Settings, data: Data) -> keras.Model:
     targets = data.train.targets[NUMBER]
     mean, deviation = float(targets.mean()), float(targets.std()) or 1.0
-    unit = keras.layers.Dense(1)(read)
-    answer = keras.layers.Rescaling(deviation, mean, name=NUMBER)(unit)
+    unit = blocks.answer(1)(read)
+    answer = blocks.rescaling(deviation, mean, name=NUMBER)(unit)
     model = keras.Model(place, {NUMBER: answer}, name="text")
     model.compile(
         optimizer=blocks.optimizer(settings),

@@ -95,7 +95,9 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no types
         size = next(size for size in _SIZES if size >= rows)
         with self._lock:
             answered = self._model.predict_on_batch(_given(_filled(inputs, rows, size)))
-        return [np.asarray(part)[:rows] for part in self._in_order(answered)]
+        parts = [np.asarray(part)[:rows] for part in self._in_order(answered)]
+        # Of a model that answers with bfloat16, which NumPy has not.
+        return [part if part.dtype.kind in "biuf" else part.astype(np.float32) for part in parts]
 
     def _in_order(self, answered: Any) -> list[Any]:
         if isinstance(answered, Mapping):

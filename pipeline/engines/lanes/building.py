@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import keras
 import numpy as np
 
-from pipeline.engines import rows
+from pipeline.engines import precision, rows
 from pipeline.engines.lanes import devices, fit_loop, memory, selfcheck, signature, sizing
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
@@ -17,7 +17,7 @@ from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.turns import Turns
-from pipeline.engines.lanes.twin import Batch, Twin
+from pipeline.engines.lanes.twin import Batch, Twin, Values, widened
 from pipeline.engines.models import built, check_logged
 from pipeline.seeds import derived
 from pipeline.values import Array, Budget, Candidate, Data, Objective, Settings, Split
@@ -152,22 +152,9 @@ class Builder:
     def _compile(self, entry: Entry) -> Program:
         """Compiles the program of an entry's models and compares it with them; on the compiler's thread."""
         began = time.monotonic()
-        there = self._data.of(entry.fold, entry.plain)
-        most_epochs = max(1, min(_MOST_EPOCHS, _ORDER_ROWS // there.learn_rows))
 
         def make(lanes: int) -> Program:
-            program = Program(
-                entry.twin,
-                self._budget,
-                entry.key.batch_size,
-                there,
-                lanes,
-                self._mesh,
-                most_epochs,
-                self._objective.with_means,
-            )
-            program.compile(entry.values)
-            return program
+            return self._program(entry, entry.twin, entry.values, lanes)
 
         try:
             while True:
@@ -187,6 +174,21 @@ class Builder:
             raise Refusal(f"its step cannot be compiled for lanes: {in_short(error)}") from error
         finally:
             self._clock.compiled(time.monotonic() - began)
+
+    def _program(self, entry: Entry, twin: Twin, values: Values, lanes: int) -> Program:
+        there = self._data.of(entry.fold, entry.plain)
+        program = Program(
+            twin,
+            self._budget,
+            entry.key.batch_size,
+            there,
+            lanes,
+            self._mesh,
+            max(1, min(_MOST_EPOCHS, _ORDER_ROWS // there.learn_rows)),
+            self._objective.with_means,
+        )
+        program.compile(values)
+        return program
 
     def _sized(self, make: Callable[[int], Program], entry: Entry) -> Program:
         """A program of as many lanes as the first one was found to run best with, or as it will need."""
@@ -219,18 +221,37 @@ class Builder:
         return self._trials * len(self._folds) * self._built[key] / self._built.total()
 
     def _compare(self, program: Program, entry: Entry) -> None:
-        data = self._folds[entry.fold]
-        learn, check = self._orders.unshuffled(entry, program.lanes)
-        with entry.twin.lock:
-            batch = _batch(data.train, entry.plain, np.arange(min(entry.key.batch_size, data.train.rows)))
-            orders = (program.orders([learn]), check)
-            plain = selfcheck.compare(
-                program, entry.twin, entry.plain, entry.values, batch, orders, self._turns.alone
-            )
+        if precision.is_narrow(entry.plain):
+            self._compare_wide(entry)
+        plain = self._compared_with(program, entry, entry.twin, entry.plain, entry.values)
         if self._fit_if_faster:
             by_fit = plain.step + plain.compiling / (program.steps * self._budget.epochs) + self._loop_step()
             if reason := sizing.loses(program, entry.values, by_fit, self._turns.alone):
                 raise Refusal(reason)
+
+    def _compare_wide(self, entry: Entry) -> None:
+        """Compares a model's structure with 32 bits, as 16 would hide a number that is read wrongly."""
+        train = self._folds[entry.fold].train
+        few = _batch(train, entry.plain, np.arange(min(_CHECKED_ROWS, train.rows)))
+        try:
+            wide = widened(entry.plain)
+        except Exception as error:
+            raise Refusal(f"it cannot be made with 32 bits, to compare them: {in_short(error)}") from error
+        twin = Twin(wide, few, entry.key.batch_size)
+        values = twin.values(wide, few, entry.candidate.seed)
+        # As few lanes as the devices take: it trains nothing.
+        program = self._program(entry, twin, values, self._mesh.size)
+        self._compared_with(program, entry, twin, wide, values)
+
+    def _compared_with(
+        self, program: Program, entry: Entry, twin: Twin, plain: keras.Model, values: Values
+    ) -> selfcheck.Plain:
+        train = self._folds[entry.fold].train
+        learn, check = self._orders.unshuffled(entry, program.lanes)
+        with twin.lock:
+            batch = _batch(train, plain, np.arange(min(entry.key.batch_size, train.rows)))
+            orders = (program.orders([learn]), check)
+            return selfcheck.compare(program, twin, plain, values, batch, orders, self._turns.alone)
 
     def _loop_step(self) -> float:
         """Seconds that Keras's own loop takes a step, whatever the model; measured once."""

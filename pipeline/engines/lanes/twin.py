@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from pipeline.engines import schedules
+from pipeline.engines import precision, schedules
 from pipeline.engines.lanes import lowering, noise, numbers, signature, tables
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.seeds import derived
@@ -205,8 +205,15 @@ def with_large_numbers(plain: keras.Model) -> keras.Model:
     return _clone(plain, numbers.large)
 
 
-def _clone(plain: keras.Model, other: Callable[[float], float] = numbers.other) -> keras.Model:
-    clone_layer = partial(_clone_layer, other=other)
+def widened(plain: keras.Model) -> keras.Model:
+    """An equal model whose layers compute with as many bits as their variables have; weights of its own."""
+    return _clone(plain, float, wide=True)
+
+
+def _clone(
+    plain: keras.Model, other: Callable[[float], float] = numbers.other, *, wide: bool = False
+) -> keras.Model:
+    clone_layer = partial(_clone_layer, other=other, wide=wide)
     model = keras.models.clone_model(plain, clone_function=clone_layer, recursive=True)
     tables.copy(plain, model)
     config = keras.saving.deserialize_keras_object({**plain.get_compile_config(), "optimizer": None})
@@ -215,9 +222,9 @@ def _clone(plain: keras.Model, other: Callable[[float], float] = numbers.other) 
     return model
 
 
-def _clone_layer(layer: keras.Layer, other: Callable[[float], float]) -> keras.Layer:
+def _clone_layer(layer: keras.Layer, other: Callable[[float], float], *, wide: bool) -> keras.Layer:
     """An equal layer with other numbers, its rules likewise; weights and seeds of its own."""
-    config = layer.get_config()
+    config = precision.widened(layer.get_config()) if wide else layer.get_config()
     config.update({name: other(config[name]) for name in numbers.names_of(layer)})
     if isinstance(layer, keras.layers.Wrapper):
         # Keras gives a dropout of rate zero nothing to draw from.
