@@ -186,6 +186,12 @@ class TestMoments:
         assert mean[0] == pytest.approx(float(rows[0, 0]), rel=1e-12)
         assert variance[0] < 1e-20
 
+    @pytest.mark.parametrize("most", [1, 24, 50, 120])
+    def test_many_rows_are_never_all_in_64_bits_at_once(self, most: int, monkeypatch: pytest.MonkeyPatch):
+        whole = Split(self.PICTURES, np.zeros(5)).moments[1]
+        monkeypatch.setattr("pipeline.values._MOST_WIDE", most)
+        np.testing.assert_allclose(Split(self.PICTURES, np.zeros(5)).moments[1], whole, rtol=1e-13)
+
     def test_those_of_taken_rows_are_their_own(self):
         split = Split(np.arange(6.0)[:, None], np.zeros(6))
         assert split.moments[0] == 2.5

@@ -226,7 +226,7 @@ def _input(array: Array, what: str, shape: tuple[int | None, ...] | None, where:
             f"{where}: {what} has rows of the shape {array.shape[1:]}, but the model takes {shape}"
         )
     # As wide as Keras's own numbers are.
-    return array.astype(np.float32) if array.dtype.kind in "fb" else array
+    return array.astype(np.float32, copy=False) if array.dtype.kind in "fb" else array
 
 
 def _check_length(inputs: Inputs, targets: Array, where: str) -> None:

@@ -52,15 +52,14 @@ def parted(whole: Split) -> tuple[Split, Split, Split]:
     strata = _strata(whole)
     _, place, counts = np.unique(strata, return_inverse=True, return_counts=True)
     rare = counts[place] < _STRATIFIED
-    if not rare.any():
-        rest, test = _part(whole, 0.2)
-        train, validation = _part(rest, 0.25)
-        return train, validation, test
     numbers = [list[int](), list[int](), list[int]()]
     if not rare.all():
         common = np.flatnonzero(~rare)
         rest_rows, test_rows = _part_rows(common, strata[common], 0.2)
         train_rows, validation_rows = _part_rows(rest_rows, strata[rest_rows], 0.25)
+        if not rare.any():
+            # By row numbers to the end, so that no row is copied but into its part.
+            return whole.take(train_rows), whole.take(validation_rows), whole.take(test_rows)
         numbers = [train_rows.tolist(), validation_rows.tolist(), test_rows.tolist()]
     rng = np.random.default_rng(SPLIT_SEED)
     for few in np.flatnonzero(counts < _STRATIFIED):

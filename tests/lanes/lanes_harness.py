@@ -14,8 +14,9 @@ from pipeline.engines import rows
 from pipeline.engines.fit import FitEngine
 from pipeline.engines.lanes import devices
 from pipeline.engines.lanes.engine import LanesEngine, Refused
-from pipeline.engines.lanes.program import Program, Report
+from pipeline.engines.lanes.plan import Report
 from pipeline.engines.lanes.state import State
+from pipeline.engines.lanes.streamed import kind_for
 from pipeline.engines.lanes.twin import Twin, Values
 from pipeline.seeds import derived
 from pipeline.values import (
@@ -161,6 +162,7 @@ def lanes_engine(
     whole: Split | None = None,
     objective: Objective = OBJECTIVE,
     own_orders: bool = False,
+    memory: float | None = None,
 ) -> LanesEngine:
     folds = [data] if isinstance(data, Data) else data
     return LanesEngine(
@@ -174,6 +176,7 @@ def lanes_engine(
         seed=seed,
         trials=100,
         own_orders=own_orders,
+        memory=memory,
     )
 
 
@@ -256,15 +259,18 @@ class Bench:
     settings: dict
     most_epochs: int = 4
     seed: int = 0
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         plain = self._plain(self.settings, 0)
         self._batch = rows.for_keras(self.data.train.take(np.arange(2)), plain)
         self.twin = Twin(plain, self._batch)
         mesh = devices.mesh(self.lanes)
-        there = devices.DataOnDevices([self.data], None, mesh).of(0, plain)
+        there = devices.DataOnDevices([self.data], None, mesh, memory=self.memory).of(0, plain)
         size = self.settings["batch_size"]
-        self.program = Program(self.twin, self.limits, size, there, self.lanes, mesh, self.most_epochs)
+        self.program = kind_for(there)(
+            self.twin, self.limits, size, there, self.lanes, mesh, self.most_epochs
+        )
         self._any = self.values(self.settings, 0)
         self.program.compile(self._any)
         self.state: State = self.program.layout.start(self._any)

@@ -24,7 +24,7 @@ class Machine:
         self._bytes = bytes_
         monkeypatch.setattr(sizing, "_lane_share", self._lane_share)
         self._seconds, self.of_a_call = seconds, 0.0
-        monkeypatch.setattr(sizing, "_memory", lambda: 24.0 * GIB)
+        monkeypatch.setattr(sizing, "device_memory", lambda: 24.0 * GIB)
         # Each compilation takes a second.
         clock = SimpleNamespace(monotonic=lambda: float(len(self.made)))
         monkeypatch.setattr(sizing, "time", clock)

@@ -10,8 +10,9 @@ import numpy as np
 
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
-from pipeline.engines.lanes.program import Program, Report
+from pipeline.engines.lanes.plan import Report
 from pipeline.engines.lanes.state import State
+from pipeline.engines.lanes.streamed import AnyProgram
 from pipeline.engines.lanes.turns import Turns
 from pipeline.engines.lanes.twin import Values
 
@@ -21,12 +22,12 @@ _CALL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Call:
-    """A call under way: who was in which lane, and the future of its report and the time of its end."""
+    """A call under way: who was in which lane, and the future of its lanes, report and end."""
 
     entries: tuple[Entry | None, ...]
     epochs: int
     begun: float
-    done: "Future[tuple[Report, float]]"
+    done: "Future[tuple[State, Report, float]]"
 
 
 class Berth:
@@ -35,7 +36,9 @@ class Berth:
     watcher: waits for calls. turns: of those who measure and those who train.
     """
 
-    def __init__(self, key: Key, program: Program, orders: Orders, watcher: Executor, turns: Turns) -> None:
+    def __init__(
+        self, key: Key, program: AnyProgram, orders: Orders, watcher: Executor, turns: Turns
+    ) -> None:
         self.key = key
         self.waiting: deque[Entry] = deque()
         self.call: Call | None = None
@@ -74,14 +77,15 @@ class Berth:
         epochs = max(1, min(self._epochs, self._program.most_epochs, left))
         each = [self._orders.learn(self.key, self.entries, self.epoch + later) for later in range(epochs)]
         check = self._orders.check(self.entries)
-        self._state, logs = self._program.run(state, self._program.orders(each), check, epochs)
         begun = time.monotonic()
         self.epoch += epochs
         program = self._program
 
-        def watched() -> tuple[Report, float]:
+        def watched() -> tuple[State, Report, float]:
             try:
-                return program.report(logs, epochs), time.monotonic()
+                # Here, as rows that are streamed keep whoever calls busy for all of the call.
+                after, logs = program.run(state, program.orders(each), check, epochs)
+                return after, program.report(logs, epochs), time.monotonic()
             finally:
                 self._turns.end()
 
@@ -90,7 +94,7 @@ class Berth:
 
     def finish(self, call: Call) -> tuple[Report, float]:
         """Waits for the call under way; its report, and when it ended."""
-        report, ended = call.done.result()
+        self._state, report, ended = call.done.result()
         self.call = None
         an_epoch = max((ended - call.begun) / call.epochs, 1e-6)
         self._epochs = max(1, min(round(_CALL_SECONDS / an_epoch), 2 * call.epochs))

@@ -1,6 +1,7 @@
 """From a candidate to a lane: its models are built on one thread, its program is compiled on another."""
 
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from pipeline.engines.lanes import devices, fit_loop, memory, selfcheck, signatu
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.orders import Orders
-from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.streamed import AnyProgram, kind_for
 from pipeline.engines.lanes.turns import Turns
 from pipeline.engines.lanes.twin import Batch, Twin, Values, widened
 from pipeline.engines.models import built, check_logged
@@ -43,6 +44,7 @@ class Builder:
         turns: of those who measure and those who train.
         fit_if_faster: refuses models that `model.fit` would train faster here.
         until: when the study is ended, on `time.monotonic()`.
+        memory: bytes of each device; None to ask it.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -60,9 +62,10 @@ class Builder:
         turns: Turns,
         fit_if_faster: bool = False,
         until: float = math.inf,
+        memory: float | None = None,
     ) -> None:
         self._fit_if_faster, self._orders, self._until = fit_if_faster, orders, until
-        self._turns = turns
+        self._turns, self._ended = turns, threading.Event()
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -74,7 +77,7 @@ class Builder:
         self._mesh = devices.mesh(lanes)
         self._given, self._chosen = lanes is not None, False
         self.lanes = lanes or sizing.first_count(self._mesh.size, trials * len(folds))
-        self._data = devices.DataOnDevices(folds, whole, self._mesh, by_lane=orders.by_lane)
+        self._data = devices.DataOnDevices(folds, whole, self._mesh, by_lane=orders.by_lane, memory=memory)
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compiler")
         self._twins: dict[str, Twin] = {}
@@ -87,7 +90,7 @@ class Builder:
         """Its models, one for each fold, ready for a lane; raises Refusal, or what building raised."""
         return self._builder.submit(self._prepare, candidate)
 
-    def compile(self, entry: Entry) -> "Future[Program]":
+    def compile(self, entry: Entry) -> "Future[AnyProgram]":
         """The program of an entry's models, compared with them; raises Refusal."""
         return self._compiler.submit(self._compile, entry)
 
@@ -103,6 +106,8 @@ class Builder:
         return left
 
     def close(self) -> None:
+        """Ends what it does, and the calls of programs whose rows are streamed."""
+        self._ended.set()
         self._builder.shutdown(cancel_futures=True)
         # What is being compiled cannot be stopped, and nobody waits for it any more.
         self._compiler.shutdown(wait=False, cancel_futures=True)
@@ -149,11 +154,11 @@ class Builder:
             twin.values(plain, batch, seed, candidate.settings, self._budget.epochs, candidate.epochs),
         )
 
-    def _compile(self, entry: Entry) -> Program:
+    def _compile(self, entry: Entry) -> AnyProgram:
         """Compiles the program of an entry's models and compares it with them; on the compiler's thread."""
         began = time.monotonic()
 
-        def make(lanes: int) -> Program:
+        def make(lanes: int) -> AnyProgram:
             return self._program(entry, entry.twin, entry.values, lanes)
 
         try:
@@ -175,9 +180,9 @@ class Builder:
         finally:
             self._clock.compiled(time.monotonic() - began)
 
-    def _program(self, entry: Entry, twin: Twin, values: Values, lanes: int) -> Program:
+    def _program(self, entry: Entry, twin: Twin, values: Values, lanes: int) -> AnyProgram:
         there = self._data.of(entry.fold, entry.plain)
-        program = Program(
+        program = kind_for(there, self._ended.is_set)(
             twin,
             self._budget,
             entry.key.batch_size,
@@ -190,7 +195,7 @@ class Builder:
         program.compile(values)
         return program
 
-    def _sized(self, make: Callable[[int], Program], entry: Entry) -> Program:
+    def _sized(self, make: Callable[[int], AnyProgram], entry: Entry) -> AnyProgram:
         """A program of as many lanes as the first one was found to run best with, or as it will need."""
         if self._given:
             return make(self.lanes)
@@ -220,7 +225,7 @@ class Builder:
         """The trainings that a program will have, if the others are drawn like those that were built."""
         return self._trials * len(self._folds) * self._built[key] / self._built.total()
 
-    def _compare(self, program: Program, entry: Entry) -> None:
+    def _compare(self, program: AnyProgram, entry: Entry) -> None:
         if precision.is_narrow(entry.plain):
             self._compare_wide(entry)
         plain = self._compared_with(program, entry, entry.twin, entry.plain, entry.values)
@@ -244,7 +249,7 @@ class Builder:
         self._compared_with(program, entry, twin, wide, values)
 
     def _compared_with(
-        self, program: Program, entry: Entry, twin: Twin, plain: keras.Model, values: Values
+        self, program: AnyProgram, entry: Entry, twin: Twin, plain: keras.Model, values: Values
     ) -> selfcheck.Plain:
         train = self._folds[entry.fold].train
         learn, check = self._orders.unshuffled(entry, program.lanes)

@@ -25,8 +25,8 @@ from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.finishing import Finisher
 from pipeline.engines.lanes.orders import Orders
-from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.streamed import AnyProgram
 from pipeline.engines.lanes.turns import Turns
 from pipeline.secrets import hidden
 from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
@@ -67,6 +67,7 @@ class LanesEngine:
             beside it; otherwise all lanes of a program share one, which is faster.
         until: when the study is ended, on `time.monotonic()`: a short one has no time to find the best number
             of lanes.
+        memory: bytes of each device, of which rows may take their share; None to ask it.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -85,6 +86,7 @@ class LanesEngine:
         fit_if_faster: bool = False,
         own_orders: bool = False,
         until: float = math.inf,
+        memory: float | None = None,
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective = tuple(folds), budget, objective
@@ -103,12 +105,13 @@ class LanesEngine:
             turns=self._turns,
             fit_if_faster=fit_if_faster,
             until=until,
+            memory=memory,
         )
         self._finisher = Finisher(objective, self._folds[0], folder, self._orders, keeps)
         self._watcher = ThreadPoolExecutor(4, thread_name_prefix="watcher")
         self._candidates: dict[int, Candidate] = {}
         self._building: dict[Future[list[Entry]], Candidate] = {}
-        self._compiling: dict[Key, tuple[Future[Program], list[Entry]]] = {}
+        self._compiling: dict[Key, tuple[Future[AnyProgram], list[Entry]]] = {}
         self._berths: dict[Key, Berth] = {}
         self._finishing: dict[Future[Outcome], int] = {}
         self._folds_done: dict[int, list[tuple[Entry, int]]] = {}
@@ -130,7 +133,9 @@ class LanesEngine:
         self._launch(events)
         under_way = [berth for berth in self._berths.values() if berth.call]
         if under_way:
-            wait([berth.call.done for berth in under_way if berth.call], return_when=FIRST_COMPLETED)
+            calls = [berth.call.done for berth in under_way if berth.call]
+            # A call may be longer than a search that is to stop can wait.
+            wait(calls, timeout=_WAIT_SECONDS, return_when=FIRST_COMPLETED)
             for berth in under_way:
                 if berth.call and berth.call.done.done():
                     with self._bearing(berth, events):
@@ -205,7 +210,7 @@ class LanesEngine:
             self._compiling[entry.key] = (self._builder.compile(entry), [entry])
 
     def _open(
-        self, key: Key, future: "Future[Program]", entries: list[Entry], events: list[Event | Refused]
+        self, key: Key, future: "Future[AnyProgram]", entries: list[Entry], events: list[Event | Refused]
     ) -> None:
         try:
             program = future.result()

@@ -21,13 +21,17 @@ from pipeline.engines.lanes.twin import Batch, Twin
 from pipeline.values import Budget
 
 Logs = dict[str, jax.Array]
+Metrics = list[jax.Array]
+"""The variables of Keras's metrics, of all lanes."""
+BatchOf = Callable[[Any, int], Batch]
+"""Gives a batch: its first row's number among those that are there, and how many rows."""
 
 
 class Work(NamedTuple):
     """What a call is asked to do. Its sizes are numbers in the program, so that no other needs compiling.
 
-    epochs: of the call. steps: full batches of an epoch. rest: 1 with the last, smaller batches, else 0.
-    checks: full validation batches.
+    A batch of the rest begins where the full ones end. epochs: of the call. steps: full batches of an epoch.
+    rest: 1 with the last, smaller batches, else 0. checks: full validation batches.
     """
 
     epochs: Any
@@ -75,7 +79,7 @@ class Epoch:
         model = twin.model
         model.reset_metrics()
         self._fresh_metrics = [np.asarray(variable.value) for variable in model.metrics_variables]
-        self._metric_axes = [lane_axis(value.shape) for value in self._fresh_metrics]
+        self.metric_axes = [lane_axis(value.shape) for value in self._fresh_metrics]
         self._rate = next(
             place
             for place, variable in enumerate(model.optimizer.variables)
@@ -84,7 +88,7 @@ class Epoch:
 
     def logs(self, state: State) -> Logs:
         """Logs in the shapes of an epoch's, (L,) each."""
-        results = self._results(self._fresh(state.alive.shape[0]))
+        results = self._results(self.fresh(state.alive.shape[0]))
         logs = {**results, **{f"val_{name}": value for name, value in results.items()}}
         return {
             **self._with_means(logs),
@@ -96,7 +100,7 @@ class Epoch:
     def run(
         self, state: State, train: Batch, check: Batch, shared: Any, order: Any, checks: Any, work: Work
     ) -> tuple[State, Logs]:
-        """One epoch; what Keras would log of it, by lane, with `ran` and `alive`.
+        """One epoch of rows that are there; what Keras would log of it, by lane, with `ran` and `alive`.
 
         Args:
             state: the lanes.
@@ -107,16 +111,62 @@ class Epoch:
             checks: with rows of their own, the numbers of the validation rows, (L, R).
             work: how much of it to do.
         """
-        fresh = self._fresh(state.alive.shape[0])
+
+        def of_order(first: Any, size: int) -> Batch:
+            return _take(train, _cut(order, first, size, -1))
+
+        def of_checks(first: Any, size: int) -> Batch:
+            return _take(check, _cut(checks, first, size, -1)) if self._own else cut(check, first, size)
+
+        fresh = self.fresh(state.alive.shape[0])
+        state, metrics = self.learn(state, shared, fresh, of_order, work)
+        state, checked = self.check(state, shared, fresh, of_checks, work)
+        return self.judge(state, metrics, checked)
+
+    def learn(
+        self, state: State, shared: Any, metrics: Metrics, batch: BatchOf, work: Work
+    ) -> tuple[State, Metrics]:
+        """Gradient steps of an epoch; the lanes and the metrics' variables after them.
+
+        Args:
+            state: the lanes.
+            shared: the tables, where lanes have none of their own.
+            metrics: the variables before these steps.
+            batch: gives so many rows from one on, all lanes' or (L, ...) each lane's own.
+            work: how many steps.
+        """
         held = (state.numbers, state.tables if self._own else shared)
         weights = (state.trainable, state.non_trainable, state.optimizer)
-        weights, metrics = self._train(held, weights, fresh, train, order, work)
-        weights, checked = self._validate(held, weights, fresh, check, checks, work)
+        (trainable, non_trainable, optimizer), after = self._train(held, weights, metrics, batch, work)
+        return state._replace(trainable=trainable, non_trainable=non_trainable, optimizer=optimizer), after
+
+    def check(
+        self, state: State, shared: Any, metrics: Metrics, batch: BatchOf, work: Work
+    ) -> tuple[State, Metrics]:
+        """Validation batches of an epoch, as `learn`. A layer's state may change here, too."""
+        held = (state.numbers, state.tables if self._own else shared)
+        weights = (state.trainable, state.non_trainable, state.optimizer)
+        non_trainable, after = self._validate(held, weights, metrics, batch, work)
+        return state._replace(non_trainable=non_trainable), after
+
+    def judge(self, state: State, metrics: Metrics, checked: Metrics) -> tuple[State, Logs]:
+        """The end of an epoch: what Keras would log of it, by lane, with `ran` and `alive`.
+
+        metrics, checked: the metrics' variables after all gradient steps, and after all validation batches.
+        """
+        weights = (state.trainable, state.non_trainable, list(state.optimizer))
         logs = self._results(metrics)
         logs |= {f"val_{name}": value for name, value in self._results(checked).items()}
         logs = self._with_means(logs)
-        logs["learning_rate"] = weights[2][self._rate]
+        logs["learning_rate"] = state.optimizer[self._rate]
         return self._judged(state, weights, logs)
+
+    def fresh(self, lanes: int) -> Metrics:
+        """The metrics' variables before an epoch."""
+        return [
+            jnp.broadcast_to(jnp.expand_dims(value, axis), (*value.shape[:axis], lanes, *value.shape[axis:]))
+            for value, axis in zip(self._fresh_metrics, self.metric_axes, strict=True)
+        ]
 
     def _judged(self, state: State, weights: tuple[Any, Any, Any], logs: Logs) -> tuple[State, Logs]:
         """The lanes after an epoch, by what their controllers say of it."""
@@ -159,29 +209,28 @@ class Epoch:
             rates = jax.vmap(partial(schedules.rate, xp=jnp))(wide, later).astype(plans.dtype)
         return jnp.where(plans[:, 0] == schedules.PLATEAU, jnp.nan, rates)
 
-    def _train(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
+    def _train(self, held: Any, weights: Any, metrics: Metrics, batch_of: BatchOf, work: Work) -> Any:
         def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:
             with self._bound(*held):
                 _, after = self._twin.model.train_step((*weights, metrics), _without_none(batch))
             return tuple(list(group) for group in after[:3]), list(after[3])
 
         lanes = self._over_lanes(one)
-
-        def step(rows: Any, carry: Any) -> Any:
-            return lanes(held, *carry, _take(data, rows))
-
-        def full(number: jax.Array, carry: Any) -> Any:
-            return step(jax.lax.dynamic_slice_in_dim(order, number * size, size, -1), carry)
-
-        size = self._sizes.batch
-        carry = jax.lax.fori_loop(0, work.steps, full, (weights, metrics))
-        if self._sizes.rest:
-            last = order[..., -self._sizes.rest :]
+        size, rest = self._sizes.batch, self._sizes.rest
+        carry = jax.lax.fori_loop(
+            0,
+            work.steps,
+            lambda number, carry: lanes(held, *carry, batch_of(number * size, size)),
+            (weights, metrics),
+        )
+        if rest:
             # A loop of one turn or none: a conditional would copy every weight.
-            carry = jax.lax.fori_loop(0, work.rest, lambda _, carry: step(last, carry), carry)
+            carry = jax.lax.fori_loop(
+                0, work.rest, lambda _, carry: lanes(held, *carry, batch_of(work.steps * size, rest)), carry
+            )
         return carry
 
-    def _validate(self, held: Any, weights: Any, metrics: Any, data: Batch, order: Any, work: Work) -> Any:
+    def _validate(self, held: Any, weights: Any, metrics: Metrics, batch_of: BatchOf, work: Work) -> Any:
         trainable, non_trainable, optimizer = weights
 
         def one(held: Any, weights: Any, metrics: Any, batch: Batch) -> Any:
@@ -193,47 +242,34 @@ class Epoch:
         lanes = self._over_lanes(one)
 
         def step(first: Any, size: int, carry: Any) -> Any:
-            def cut(leaf: Any, axis: int) -> Any:
-                return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis)
-
-            batch = (
-                _take(data, cut(order, -1)) if self._own else jax.tree.map(lambda leaf: cut(leaf, 0), data)
-            )
             # A layer's state may change here, too, and the next epoch finds it so.
-            (_, state, _), metrics = lanes(held, (trainable, carry[0], optimizer), carry[1], batch)
+            weights = (trainable, carry[0], optimizer)
+            (_, state, _), metrics = lanes(held, weights, carry[1], batch_of(first, size))
             return state, metrics
 
-        size = self._sizes.check
+        size, rest = self._sizes.check, self._sizes.check_rest
         carry = jax.lax.fori_loop(
             0, work.checks, lambda number, carry: step(number * size, size, carry), (non_trainable, metrics)
         )
-        checked = self._sizes.checks * size
-        if self._sizes.check_rest:
+        if rest:
             carry = jax.lax.fori_loop(
-                0, work.rest, lambda _, carry: step(checked, self._sizes.check_rest, carry), carry
+                0, work.rest, lambda _, carry: step(work.checks * size, rest, carry), carry
             )
-        return (trainable, carry[0], optimizer), carry[1]
+        return carry
 
     def _over_lanes(self, one: Callable[..., Any]) -> Callable[..., Any]:
         """`one` over all lanes; in go numbers and tables, weights, metrics, and a batch, shared or own."""
         own = 0 if self._own else None
         return jax.vmap(
             one,
-            in_axes=((0, own), self._layout.weights, self._metric_axes, own),
-            out_axes=(self._layout.weights, self._metric_axes),
+            in_axes=((0, own), self._layout.weights, self.metric_axes, own),
+            out_axes=(self._layout.weights, self.metric_axes),
         )
 
     @contextlib.contextmanager
     def _bound(self, of_lane: jax.Array, tables_of_lane: Sequence[Any]) -> Iterator[None]:
         with numbers.bound(self._twin.slots, of_lane), tables.bound(self._twin.model, tables_of_lane):
             yield
-
-    def _fresh(self, lanes: int) -> list[jax.Array]:
-        """The metrics' variables before an epoch."""
-        return [
-            jnp.broadcast_to(jnp.expand_dims(value, axis), (*value.shape[:axis], lanes, *value.shape[axis:]))
-            for value, axis in zip(self._fresh_metrics, self._metric_axes, strict=True)
-        ]
 
     def _results(self, metrics: list[jax.Array]) -> Logs:
         """Keras's results of the metrics, by name, each (L,)."""
@@ -244,8 +280,18 @@ class Epoch:
             with keras.StatelessScope(state_mapping=mapping):
                 return dict(model.get_metrics_result())
 
-        found: Logs = jax.vmap(one, in_axes=(self._metric_axes,))(metrics)
+        found: Logs = jax.vmap(one, in_axes=(self.metric_axes,))(metrics)
         return found
+
+
+def cut(data: Batch, first: Any, size: int, axis: int = 0) -> Batch:
+    """So many rows from one on."""
+    found: Batch = jax.tree.map(lambda leaf: _cut(leaf, first, size, axis), data)
+    return found
+
+
+def _cut(leaf: Any, first: Any, size: int, axis: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(leaf, first, size, axis)
 
 
 def _take(data: Batch, rows: jax.Array) -> Batch:

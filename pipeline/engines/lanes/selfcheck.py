@@ -21,8 +21,8 @@ import numpy as np
 
 from pipeline.engines import precision, schedules
 from pipeline.engines.lanes import numbers
-from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.streamed import AnyProgram
 from pipeline.engines.lanes.turns import Alone
 from pipeline.engines.lanes.twin import Batch, Twin, Values, widened, with_large_numbers
 from pipeline.values import Array
@@ -54,7 +54,7 @@ class Plain(NamedTuple):
 
 
 def compare(
-    program: Program,
+    program: AnyProgram,
     twin: Twin,
     plain: keras.Model,
     values: Values,
@@ -92,7 +92,7 @@ def compare(
 
 
 def _compare(
-    program: Program,
+    program: AnyProgram,
     twin: Twin,
     plain: keras.Model,
     values: Values,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jax
 
-from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal
+from pipeline.engines.lanes.streamed import AnyProgram
 from pipeline.engines.lanes.turns import Alone
 from pipeline.engines.lanes.twin import Values
 
@@ -46,7 +46,7 @@ def first_count(devices: int, most: int) -> int:
 
 
 def choose(
-    make: Callable[[int], Program],
+    make: Callable[[int], AnyProgram],
     values: Values,
     first: int,
     devices: int,
@@ -54,7 +54,7 @@ def choose(
     epochs: float,
     left: float = math.inf,
     alone: Alone = contextlib.nullcontext,
-) -> tuple[Program, int]:
+) -> tuple[AnyProgram, int]:
     """A compiled program of a good number of lanes, and the number.
 
     Args:
@@ -84,7 +84,7 @@ def choose(
             if tried % devices or not devices <= tried <= min(_MOST, max(at_once, first)):
                 break
             other = make(tried)
-            if other.memory() > _SHARE * _memory():
+            if other.memory() > _SHARE * device_memory():
                 break
             took = _lane_step(other, values, alone)
             if took < _GAIN * best:
@@ -100,7 +100,7 @@ def enough(count: int, devices: int, trainings: float) -> int:
 
 
 def pays(
-    program: Program,
+    program: AnyProgram,
     values: Values,
     fewer: int,
     epochs: int,
@@ -125,7 +125,7 @@ def pays(
     return idle * epochs * program.steps * _lane_step(program, values, alone) > _PAYS * seconds
 
 
-def loses(program: Program, values: Values, plain: float, alone: Alone = contextlib.nullcontext) -> str:
+def loses(program: AnyProgram, values: Values, plain: float, alone: Alone = contextlib.nullcontext) -> str:
     """Why lanes would be the slower way to train a model; empty where they are not.
 
     plain: seconds that a step of the model takes by `model.fit` on JAX. alone: for measuring, while nothing
@@ -139,26 +139,26 @@ def loses(program: Program, values: Values, plain: float, alone: Alone = context
     return f"a step of it would take {lane * 1e3:.3g} ms in lanes here, and {plain * 1e3:.3g} ms by fit"
 
 
-def _fitting(make: Callable[[int], Program], count: int, devices: int) -> tuple[Program, int, float]:
+def _fitting(make: Callable[[int], AnyProgram], count: int, devices: int) -> tuple[AnyProgram, int, float]:
     """The first program that fits the memory, its lanes, and how long it took to compile."""
     while True:
         began = time.monotonic()
         program = make(count)
         seconds = time.monotonic() - began
-        if program.memory() <= _SHARE * _memory():
+        if program.memory() <= _SHARE * device_memory():
             return program, count, seconds
         if count // 2 < devices or count // 2 % devices:
             raise Refusal(f"{count} lanes of it need {program.memory() / 2**30:.1f} GiB, which is not there")
         count //= 2
 
 
-def _lane_step(program: Program, values: Values, alone: Alone) -> float:
+def _lane_step(program: AnyProgram, values: Values, alone: Alone) -> float:
     """Seconds of a gradient step, for each lane, in a call of some steps."""
     with alone():
         return _lane_share(program, values, _STEPS)
 
 
-def _lane_share(program: Program, values: Values, steps: int) -> float:
+def _lane_share(program: AnyProgram, values: Values, steps: int) -> float:
     """Seconds of a call of so many steps, for each lane and each step of a call of some.
 
     The best of some tries, after one that warms up.
@@ -173,7 +173,7 @@ def _lane_share(program: Program, values: Values, steps: int) -> float:
     return min(tries[1:]) / min(_STEPS, program.steps) / program.lanes
 
 
-def _memory() -> float:
+def device_memory() -> float:
     """Bytes that a device has, or that are free on the machine."""
     statistics = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
