@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import source, storage
+from pipeline.engines import checkpoints
 from pipeline.errors import UserError
 from pipeline.job import Job
 from pipeline.tracking import launched, outbox, trials
@@ -24,6 +25,7 @@ def recover(job: Job) -> None:
     """
     written = _deliver(job)
     queued = job.study.queue_left()
+    checkpoints.sweep(storage.home(job.study.name) / checkpoints.HOME, job.study.ended())
     under_way = {str(number) for number in job.study.under_way()}
     closed = trials.close_left(job.parent, under_way, _GONE)
     closed += launched.close_left(job.parent, lambda given: _is_of(given, job.study.name), folder(), _GONE)

@@ -106,6 +106,8 @@ class Study:
         self._asked: dict[int, Trial] = {}
         self._running: set[int] = set()
         self._suspected: dict[int, float] = {}
+        # The last step that trials which waited had reported before.
+        self._reported: dict[int, int] = {}
 
     @property
     def name(self) -> str:
@@ -190,6 +192,10 @@ class Study:
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """For a block that no other process that trains the study is in."""
         return storages.alone(self._hearts, self.name) if self._hearts else contextlib.nullcontext()
+
+    def ended(self) -> set[int]:
+        """The trials that will not be trained again."""
+        return {trial.number for trial in self._trials() if trial.state.is_finished()}
 
     def under_way(self) -> list[int]:
         """The trials that are trained now, here or elsewhere."""
@@ -289,12 +295,16 @@ class Study:
         return number not in self._asked
 
     def report(self, number: int, value: float, step: int) -> bool:
-        """Notes an intermediate value; true if the pruner gives the trial up. The baseline never is."""
+        """Notes an intermediate value; true if the pruner gives the trial up. The baseline never is.
+
+        Of a step that was reported before the trial was interrupted, the value of then stays.
+        """
         trial = self._asked.get(number)
         if trial is None:
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
             return False
-        trial.report(value, step)
+        if step > self._reported.get(number, -1):
+            trial.report(value, step)
         return trial.should_prune()
 
     def tell(self, outcome: Outcome) -> None:
@@ -359,6 +369,7 @@ class Study:
             return self._draw(trial._trial_id)
         if samplers.BASELINE not in trial.user_attrs:
             self._asked[trial.number] = Trial(self._study, trial._trial_id)
+            self._reported[trial.number] = max(trial.intermediate_values, default=-1)
         return self._begun(trial._trial_id, settings_of(trial))
 
     def _draw(self, trial_id: int) -> Candidate:

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from pipeline.engines import callbacks
+from pipeline.engines.checkpoints import Checkpoints
 from pipeline.engines.engine import Engine
 from pipeline.engines.fit import FitEngine
 from pipeline.errors import UserError
@@ -31,7 +32,8 @@ class Order:
     many as there will be, at most. keeps: what a trial keeps besides its model, by the names of
     the parameter `callbacks`, of which an engine does its part. own_orders: whether lanes see their rows each
     in an order that derives from its own seed, as trainings by fit do. own_fit: the task's own training.
-    until: when the study is ended, on `time.monotonic()`.
+    until: when the study is ended, on `time.monotonic()`. checkpoints: from which trials go on that were
+    interrupted; None to keep none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Order:
     own_orders: bool = False
     own_fit: OwnFit | None = None
     until: float = math.inf
+    checkpoints: Checkpoints | None = None
 
 
 def name_of(asked: str) -> str:
@@ -102,6 +105,7 @@ def _make(order: Order, folder: Path) -> Engine:
             alone=alone,
             keeps=order.keeps,
             own=order.own_fit,
+            checkpoints=order.checkpoints,
         )
 
     if name_of(order.name) == "fit":
@@ -127,5 +131,6 @@ def _make(order: Order, folder: Path) -> Engine:
         fit_if_faster=order.name == "auto",
         own_orders=order.own_orders,
         until=order.until,
+        checkpoints=order.checkpoints,
     )
     return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -13,6 +13,7 @@ from pipeline.engines import rows
 from pipeline.engines.lanes import devices, fit_loop, memory, selfcheck, signature, sizing
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
+from pipeline.engines.lanes.keeping import Keeper
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.program import Program
 from pipeline.engines.lanes.refusal import Refusal, in_short
@@ -41,6 +42,7 @@ class Builder:
         clock: is told how long compiling took.
         orders: in which lanes see their rows.
         turns: of those who measure and those who train.
+        keeper: knows which trainings go on from a checkpoint.
         fit_if_faster: refuses models that `model.fit` would train faster here.
         until: when the study is ended, on `time.monotonic()`.
     """
@@ -58,11 +60,12 @@ class Builder:
         *,
         orders: Orders,
         turns: Turns,
+        keeper: Keeper,
         fit_if_faster: bool = False,
         until: float = math.inf,
     ) -> None:
         self._fit_if_faster, self._orders, self._until = fit_if_faster, orders, until
-        self._turns = turns
+        self._turns, self._keeper = turns, keeper
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -109,7 +112,9 @@ class Builder:
 
     def _prepare(self, candidate: Candidate) -> list[Entry]:
         """Builds the candidate's models, one for each fold; on the builder's thread."""
-        return [self._entry(candidate, fold, data) for fold, data in enumerate(self._folds)]
+        entries = [self._entry(candidate, fold, data) for fold, data in enumerate(self._folds)]
+        self._keeper.find(entries)
+        return entries
 
     def _entry(self, candidate: Candidate, fold: int, data: Data) -> Entry:
         seed = derived(candidate.seed, fold)
