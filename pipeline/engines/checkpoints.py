@@ -103,7 +103,8 @@ class Checkpoints:
         """
         file = self._file(training)
         try:
-            with np.load(file, allow_pickle=False) as content:
+            # Opened here, as NumPy leaves one open that is no zip.
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
                 said = json.loads(bytes(content[_SAID]))
                 reason = _difference(said["training"], training.told)
                 if not reason:
@@ -210,7 +211,7 @@ def _checkpoint(said: Mapping[str, Any], content: Any, like: Mapping[str, Array]
     if best is not None:
         if not 0 <= best < len(curve):
             raise ValueError(f"its best epoch is {best} of {len(curve)}")
-        return Checkpoint(curve, float(said["seconds"]), best)
+        return Checkpoint(curve, float(said["seconds"]), best, said["state"])
     types = {name: array.dtype.name for name, array in like.items()}
     if said["types"] != types:
         raise ValueError("its arrays have other names or types")
