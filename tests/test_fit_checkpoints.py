@@ -1,6 +1,6 @@
 """A trial by `model.fit` that goes on from its checkpoint is the trial that was never interrupted.
 
-On whatever Keras runs on, TensorFlow by default; `test_lanes.py` runs it on JAX, too.
+On whatever Keras runs on: TensorFlow here, and JAX by `lanes/test_checkpoints_of_fit.py`.
 """
 
 import time

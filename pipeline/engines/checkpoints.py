@@ -132,14 +132,15 @@ class Checkpoints:
         began = time.monotonic()
         try:
             _write(self._file(training), training, checkpoint)
-        except OSError as error:
+        except Exception as error:  # it must not end a training, nor be lost on this thread
             if not self._told:
                 self._told = True
+                reason = error.strerror if isinstance(error, OSError) else None
                 _log.warning(
                     "%s: checkpoints cannot be written (%s): training goes on, and a trial that is"
                     " interrupted may start from its beginning",
                     self._folder,
-                    error.strerror or error,
+                    reason or f"{type(error).__name__}: {first_line(error)}",
                 )
         finally:
             ended = time.monotonic()
