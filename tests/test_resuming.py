@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = {"lanes": 4000, "fit": 60}
+EPOCHS = {"lanes": 2000, "fit": 60}
 
 
 def command(engine: str, space: Path) -> list[str]:
@@ -38,6 +38,7 @@ def command(engine: str, space: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("engine", ["lanes", "fit"])
 def test_a_killed_search_goes_on_in_the_middle_of_its_trial(engine: str, workplace: Path) -> None:
     space = workplace / "long.toml"
