@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline import study_opening as studies
+from pipeline.engines import checkpoints
 from pipeline.errors import RunError, UserError
 from pipeline.report.page import as_text
 from pipeline.study_opening import Standing
@@ -59,6 +60,8 @@ def _clean(asked: Mapping[str, Any], name: str, url: str) -> None:
             going.append(one)
     if asked["apply"]:
         _apply(parent, kept, going)
+        # Of a search that was killed at a trial's end.
+        checkpoints.sweep(storage.home(name) / checkpoints.HOME, standing.ended)
     _say(asked, standing, members, going)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from pipeline import ledger, stops
-from pipeline.engines.engine import Engine, Event, Interrupted
+from pipeline.engines.checkpoints import Checkpoints
+from pipeline.engines.engine import Engine, Event, Interrupted, Resumed
 from pipeline.errors import RunError
 from pipeline.ledger import Ledger
 from pipeline.progress import ProgressLine
@@ -20,7 +21,11 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Rooms:
-    """What the loop connects. pruner: its name, for the reasons it gives. epochs, folds: of each trial."""
+    """What the loop connects.
+
+    pruner: its name, for the reasons it gives. epochs, folds: of each trial. checkpoints: of trials under
+    way, of no use once the study knows how their trial ended; None for none.
+    """
 
     study: Study
     engine: Engine
@@ -29,6 +34,7 @@ class Rooms:
     pruner: str
     epochs: int
     folds: int
+    checkpoints: Checkpoints | None = None
 
 
 def run(rooms: Rooms, trials: int, deadline: float = math.inf) -> None:
@@ -172,6 +178,9 @@ def _handle(event: Event, rooms: Rooms, told: Ledger) -> bool:
                 f"epoch {event.epoch}",
                 rooms.epochs - 1 - event.epoch,
             )
+        case Resumed():
+            _resume(event, rooms)
+            return False
         case Interrupted():
             told.tell(lambda: rooms.study.interrupt(event.number, event.reason))
             rooms.recorder.end(event.number, KILLED, reason=event.reason)
@@ -180,6 +189,18 @@ def _handle(event: Event, rooms: Rooms, told: Ledger) -> bool:
             return _pruned(
                 rooms, told, event.number, event.value, f"fold {event.fold}", rooms.folds - 1 - event.fold
             )
+
+
+def _resume(event: Resumed, rooms: Rooms) -> None:
+    """Records the epochs before a checkpoint once more, in the run that is the trial's now.
+
+    The pruner has seen them, and they are no work of this process.
+    """
+    rooms.recorder.resumed(event.number, event.before)
+    fold = f", fold {event.fold}," if rooms.folds > 1 else ""
+    rooms.progress.say(
+        f"trial {event.number}{fold} goes on after epoch {len(event.before)} from its checkpoint"
+    )
 
 
 def _pruned(rooms: Rooms, told: Ledger, number: int, value: float, step: str, left: int) -> bool:
@@ -203,15 +224,17 @@ def _pruned(rooms: Rooms, told: Ledger, number: int, value: float, step: str, le
 
 
 def _tell(rooms: Rooms, told: Ledger, number: int, act: Callable[[], bool]) -> None:
-    """Tells the study how a trial ended, and then lets its record go on to MLflow."""
+    """Tells the study how a trial ended; then its record goes on to MLflow, and its checkpoints go."""
 
-    def both() -> None:
+    def all_of_it() -> None:
         if act():
             rooms.recorder.release(number)
         else:
             rooms.recorder.revoke(number, "another process has it by now")
+        if rooms.checkpoints:
+            rooms.checkpoints.forget(number)
 
-    told.tell(both)
+    told.tell(all_of_it)
 
 
 def _finish(outcome: Outcome, rooms: Rooms, told: Ledger) -> None:

@@ -158,6 +158,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _seconds_or_none(text: str) -> float:
+    seconds = _number(text)
+    if not (seconds >= 0 and math.isfinite(seconds)):
+        raise ValueError("must be a number of seconds ≥ 0")
+    return seconds
+
+
 def _method(text: str) -> str | tuple[float, ...]:
     """How an ensemble's members get their weights: a word of `METHODS`, or the weights themselves."""
     weights = tuple(_number(part) for part in text.split(","))
@@ -288,6 +295,14 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         _STORAGE,
         Option("timeout", "", "seconds after which no trial goes on; none if empty", _seconds),
         Option("wait", "", "seconds to wait for another process that has the study; none if empty", _seconds),
+        Option(
+            "checkpoint",
+            "60",
+            "seconds of training between two checkpoints of a trial, from which it goes on if it is"
+            " interrupted; 0 for none; none of trials with a fit of their own, nor of those by model.fit"
+            " whose callbacks keep files",
+            _seconds_or_none,
+        ),
         Option("folds", "1", "folds over the training rows that score a trial", _whole(1, 100)),
         _MEMBERS,
         Option(

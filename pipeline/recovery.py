@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import source, stops, storage
+from pipeline.engines import checkpoints
 from pipeline.errors import RunError, UserError
 from pipeline.job import Job
 from pipeline.tracking import launched, outbox, trials
@@ -28,6 +29,7 @@ def recover(job: Job) -> None:
     """
     written = _deliver(job)
     queued = job.study.queue_left()
+    checkpoints.sweep(storage.home(job.study.name) / checkpoints.HOME, job.study.ended())
     closed = _close_left(job)
     closed += launched.close_left(job.parent, lambda given: _is_of(given, job.study.name), folder(), _GONE)
     if written or queued or closed:

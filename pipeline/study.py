@@ -112,6 +112,8 @@ class Study:
         self._suspected: dict[int, float] = {}
         self._process = uuid.uuid4().hex
         self._patience = 0.0
+        # The last step that trials which waited had reported before.
+        self._reported: dict[int, int] = {}
 
     @property
     def name(self) -> str:
@@ -202,6 +204,10 @@ class Study:
         if not self._hearts:
             return contextlib.nullcontext()
         return storages.alone(self._hearts, self.name, self._patience)
+
+    def ended(self) -> set[int]:
+        """The trials that will not be trained again."""
+        return {trial.number for trial in self._trials() if trial.state.is_finished()}
 
     def under_way(self) -> list[int]:
         """The trials that are trained now, here or elsewhere."""
@@ -331,12 +337,16 @@ class Study:
         return number not in self._asked
 
     def report(self, number: int, value: float, step: int) -> bool:
-        """Notes an intermediate value; true if the pruner gives the trial up. The baseline never is."""
+        """Notes an intermediate value; true if the pruner gives the trial up. The baseline never is.
+
+        Of a step that was reported before the trial was interrupted, the value of then stays.
+        """
         trial = self._asked.get(number)
         if trial is None:
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, value)
             return False
-        trial.report(value, step)
+        if step > self._reported.get(number, -1):
+            trial.report(value, step)
         return trial.should_prune()
 
     def tell(self, outcome: Outcome) -> bool:
@@ -434,6 +444,7 @@ class Study:
             return self._draw(trial._trial_id)
         if samplers.BASELINE not in trial.user_attrs:
             self._asked[trial.number] = Trial(self._study, trial._trial_id)
+            self._reported[trial.number] = max(trial.intermediate_values, default=-1)
         return self._begun(trial._trial_id, settings_of(trial))
 
     def _draw(self, trial_id: int) -> Candidate:

@@ -46,12 +46,13 @@ class Standing:
 
     run: the MLflow run that shows it, empty before there is one. values: the objective's value of each
     completed trial by its number, best first; of equals, the earlier. baseline: numbers of those that are the
-    published model.
+    published model. ended: of those that will not be trained again, however they ended.
     """
 
     run: str
     values: Mapping[int, float]
     baseline: frozenset[int]
+    ended: frozenset[int]
 
 
 def open_study(
@@ -153,7 +154,10 @@ def standing_of(name: str, storage: BaseStorage) -> Standing:
     study = optuna.load_study(study_name=name, storage=storage)
     completed = _completed(study)
     baseline = frozenset(trial.number for trial in completed if samplers.BASELINE in trial.user_attrs)
-    return Standing(run_of(study), {trial.number: float(trial.values[0]) for trial in completed}, baseline)
+    trials = study.get_trials(deepcopy=False)
+    ended = frozenset(trial.number for trial in trials if trial.state.is_finished())
+    values = {trial.number: float(trial.values[0]) for trial in completed}
+    return Standing(run_of(study), values, baseline, ended)
 
 
 def is_there(name: str, storage: BaseStorage) -> bool:

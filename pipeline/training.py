@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from pipeline import loop, samplers, started, storage
 from pipeline.engines import callbacks, choice
+from pipeline.engines.checkpoints import HOME, Checkpoints
 from pipeline.engines.choice import Order
 from pipeline.engines.engine import Engine
 from pipeline.finalists import Finalist, chosen, train
@@ -44,11 +45,21 @@ def train_trials(job: Job, deadline: float, apart: Process | None) -> float:
     # All modules are there to stay: no collection has to look through them again.
     gc.freeze()
     with (
+        _checkpoints(job) as checkpoints,
         _recorder(job, len(job.folds), apart) as recorder,
-        choice.opened(replace(_order(job, job.folds), until=deadline), recorder.folder) as engine,
+        choice.opened(
+            replace(_order(job, job.folds), until=deadline, checkpoints=checkpoints), recorder.folder
+        ) as engine,
     ):
         rooms = loop.Rooms(
-            study, engine, recorder, progress, asked["pruner"], job.space.budget.epochs, len(job.folds)
+            study,
+            engine,
+            recorder,
+            progress,
+            asked["pruner"],
+            job.space.budget.epochs,
+            len(job.folds),
+            checkpoints,
         )
         began = time.monotonic()
         try:
@@ -132,6 +143,14 @@ def _recorder(job: Job, folds: int, apart: Process | None) -> contextlib.Abstrac
     """What writes to MLflow by way of the study's own folder."""
     box = outbox.new(storage.home(job.study.name) / outbox.HOME, job.parent.run_id)
     return contextlib.closing(Recorder(job.parent, folds, apart, _curve_files(job), outbox=box))
+
+
+def _checkpoints(job: Job) -> contextlib.AbstractContextManager[Checkpoints | None]:
+    """From which trials go on that were interrupted, in the study's own folder."""
+    seconds = job.asked["checkpoint"]
+    if not seconds:
+        return contextlib.nullcontext()
+    return contextlib.closing(Checkpoints(storage.home(job.study.name) / HOME, seconds))
 
 
 def _order(job: Job, folds: tuple[Data, ...]) -> Order:

@@ -338,12 +338,28 @@ class Replay:
 
     seed: of the orders. program: its number. first_epoch: the program's epoch that was the trial's first,
     from 0. lanes: how many the program had, on which the last bits of the result depend, and nothing else.
+    turns: of a trial that went on from checkpoints, each time the first epoch of the trial that it trained
+    then, and the program's epoch that this was.
     """
 
     seed: int
     program: int
     first_epoch: int
     lanes: int
+    turns: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        # A record gives lists.
+        turns = tuple((int(epoch), int(of_program)) for epoch, of_program in self.turns)
+        object.__setattr__(self, "turns", turns)
+
+    def of_program(self, epoch: int) -> int:
+        """The program's epoch that an epoch of the trial was."""
+        begun, first = 0, self.first_epoch
+        for turn, of_program in self.turns:
+            if turn <= epoch:
+                begun, first = turn, of_program
+        return first + epoch - begun
 
 
 @dataclass(frozen=True)

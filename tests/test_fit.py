@@ -1,9 +1,10 @@
 """The fit engine: `model.fit` and Keras's callbacks are the oracle, and a trial hinders no other."""
 
 import gc
+import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -509,6 +510,28 @@ def test_another_replay_trains_in_another_order(data: Data, folder: Path, other:
     first = train(data, folder, few, replay=REPLAY, epochs=1)
     again = train(data, folder, few, replay=replace(REPLAY, **other), epochs=1)
     assert curve(first, "val_loss")[0] != pytest.approx(curve(again, "val_loss")[0], rel=1e-2)
+
+
+def test_a_replay_knows_the_programs_epoch_of_each_of_its_own() -> None:
+    replay = replace(REPLAY, turns=((3, 20), (5, 0)))
+    assert [replay.of_program(epoch) for epoch in range(7)] == [5, 6, 7, 20, 21, 0, 1]
+    assert [REPLAY.of_program(epoch) for epoch in range(3)] == [5, 6, 7]
+    # As a record of JSON gives it, and as one of before checkpoints does.
+    told = json.loads(json.dumps(asdict(replay)))
+    assert Replay(**told) == replay
+    assert hash(Replay(**told)) == hash(replay)
+    del told["turns"]
+    assert Replay(**told) == REPLAY
+
+
+def test_a_replay_of_a_trial_that_went_on_trains_in_the_orders_of_both_parts(
+    data: Data, folder: Path
+) -> None:
+    few = {"batch_size": 4, "dropout": 0.0}
+    straight = curve(train(data, folder, few, replay=REPLAY, epochs=3), "loss")
+    turned = curve(train(data, folder, few, replay=replace(REPLAY, turns=((2, 50),)), epochs=3), "loss")
+    assert turned[:2] == pytest.approx(straight[:2], rel=1e-5)
+    assert turned[2] != pytest.approx(straight[2], rel=1e-4)
 
 
 def test_a_replay_without_shuffle_is_a_trial_without_shuffle(data: Data, folder: Path) -> None:

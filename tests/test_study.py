@@ -20,7 +20,7 @@ from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import BATCH_SIZE, DROPOUT, L2, LEARNING_RATE
 from pipeline.space import Space
 from pipeline.study import Study
-from pipeline.study_opening import Origin, open_study, origin_of
+from pipeline.study_opening import Origin, open_study, origin_of, standing_of
 from pipeline.values import Outcome
 
 TEXT = """
@@ -274,6 +274,36 @@ def test_records_of_a_trial_that_the_study_never_had_are_told(journal: BaseStora
         RunError, match="study blobs: has no trial 7, of which records on disk say how it ended"
     ):
         study.settle(study.note(7, failure="", value=0.25, replay=None))
+
+
+def test_what_ended_will_not_be_trained_again(journal: BaseStorage, space: Space) -> None:
+    study = opened(journal, space)
+    for _ in range(5):
+        study.ask()
+    study.tell(complete(0, 0.5))
+    study.prune(1, "by median")
+    study.tell(Outcome(2, "diverged"))
+    study.interrupt(3, "the time is over")
+    assert study.ended() == {0, 1, 2}
+    standing = standing_of("blobs", journal)
+    assert standing.ended == {0, 1, 2}
+
+
+def test_a_step_that_was_reported_before_an_interruption_is_not_reported_again(
+    journal: BaseStorage, space: Space
+) -> None:
+    """Optuna warns of it, and warnings are errors here."""
+    study = opened(journal, replace(space, baseline=None), pruner="median")
+    study.ask()
+    for step in range(3):
+        study.report(0, 0.5, step)
+    study.interrupt(0, "the time is over")
+    again = opened(storage.connect("", "blobs"), replace(space, baseline=None), pruner="median")
+    assert again.ask().number == 0
+    for step in range(1, 5):
+        again.report(0, 0.25, step)
+    (trial,) = again._trials()
+    assert trial.intermediate_values == {0: 0.5, 1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25}
 
 
 @pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 
 from pipeline.engines import backend, callbacks, precision
+from pipeline.engines.checkpoints import Checkpoints
 from pipeline.engines.engine import Engine
 from pipeline.engines.fit import FitEngine
 from pipeline.errors import UserError
@@ -32,7 +33,7 @@ class Order:
     the parameter `callbacks`, of which an engine does its part. own_orders: whether lanes see their rows each
     in an order that derives from its own seed, as trainings by fit do. own_fit: the task's own training.
     until: when the study is ended, on `time.monotonic()`. precision: what layers compute with, see
-    `precision.building`.
+    `precision.building`. checkpoints: from which trials go on that were interrupted; None to keep none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Order:
     own_fit: OwnFit | None = None
     until: float = math.inf
     precision: str = precision.FULL
+    checkpoints: Checkpoints | None = None
 
 
 def name_of(asked: str) -> str:
@@ -105,6 +107,7 @@ def _make(order: Order, folder: Path) -> Engine:
             alone=alone,
             keeps=order.keeps,
             own=order.own_fit,
+            checkpoints=order.checkpoints,
         )
 
     if name_of(order.name) == "fit":
@@ -130,5 +133,6 @@ def _make(order: Order, folder: Path) -> Engine:
         fit_if_faster=order.name == "auto",
         own_orders=order.own_orders,
         until=order.until,
+        checkpoints=order.checkpoints,
     )
     return AutoEngine(lanes, fit(alone=False) if order.name == "auto" else None)

@@ -29,13 +29,22 @@ EVENTS_FOLDER = "tensorboard"
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A trial that the engine had to end, and that can be trained from its beginning once more."""
+    """A trial that the engine had to end, and that is trained once more, from its last checkpoint if any."""
 
     number: int
     reason: str
 
 
-Event = Progress | FoldScore | Outcome | Interrupted
+@dataclass(frozen=True)
+class Resumed:
+    """A training, of a trial on a fold, goes on from a checkpoint. before: its epochs up to there."""
+
+    number: int
+    fold: int
+    before: tuple[Progress, ...]
+
+
+Event = Progress | FoldScore | Outcome | Interrupted | Resumed
 
 
 @dataclass(frozen=True)

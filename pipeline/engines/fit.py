@@ -16,6 +16,7 @@ import keras
 
 from pipeline.engines import memory
 from pipeline.engines.baton import Baton
+from pipeline.engines.checkpoints import Checkpoints
 from pipeline.engines.engine import Event, Times
 from pipeline.engines.fitting import Training
 from pipeline.secrets import hidden
@@ -37,9 +38,12 @@ class FitEngine:
         alone: whether no other engine of the process uses Keras at the same time.
         keeps: what a trial keeps besides its model, see `callbacks.ForFit`.
         own: the task's own training, see `Task`.
+        checkpoints: from which trials go on that were interrupted; None to keep none. None are kept of trials
+            with a training of their own, and of those that keep files of their epochs, see `keeps`: they
+            start from their beginning.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is built in one place
         self,
         build: Callable[[Settings, Data], keras.Model],
         folds: Sequence[Data],
@@ -50,9 +54,20 @@ class FitEngine:
         alone: bool = True,
         keeps: Collection[str] = (),
         own: OwnFit | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._alone = alone
-        self._training = Training(build, tuple(folds), budget, objective, folder, keeps, alone=alone, own=own)
+        self._training = Training(
+            build,
+            tuple(folds),
+            budget,
+            objective,
+            folder,
+            keeps,
+            alone=alone,
+            own=own,
+            checkpoints=checkpoints,
+        )
         self._baton = Baton()
         self._jobs: queue.SimpleQueue[Candidate | None] = queue.SimpleQueue()
         self._running: Candidate | None = None

@@ -11,9 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.engines import own_fits, rows, schedules
+from pipeline.engines import fit_checkpoints, own_fits, rows, schedules
 from pipeline.engines.baton import Baton
 from pipeline.engines.callbacks import ForFit
+from pipeline.engines.checkpoints import Checkpoint, Checkpoints
 from pipeline.engines.engine import MODEL_FILE
 from pipeline.engines.models import built, check_logged, save_predictions
 from pipeline.seeds import derived
@@ -39,7 +40,7 @@ class Training:
     Args: as of `FitEngine`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is built in one place
         self,
         build: Callable[[Settings, Data], keras.Model],
         folds: tuple[Data, ...],
@@ -50,8 +51,11 @@ class Training:
         *,
         alone: bool,
         own: OwnFit | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._build = build
+        possible = fit_checkpoints.possible(keeps, own=own is not None)
+        self._checkpoints = checkpoints if possible else None
         self._own = own
         self._alone = alone
         self._folds = folds
@@ -63,6 +67,7 @@ class Training:
     def run(self, candidate: Candidate, baton: Baton) -> Outcome | None:
         """Trains the candidate; None if it was stopped on the way."""
         started = time.monotonic()
+        trial = self._trial(candidate)
         folder = self._kept(candidate.number)
         done: list[_Fold] = []
         files: tuple[Path, Path | None] = (Path(), None)
@@ -77,14 +82,25 @@ class Training:
                 baton,
                 own=self._own is not None,
             )
-            place = folder / f"fold_{number}" if len(self._folds) > 1 else folder
-            kept = ForFit(self._keeps, place, model, self._budget, data.validation)
-            fold = self._fit(model, data, candidate, kept, watch)
-            if baton.stop:
-                return None
-            kept.finish(fold.best_epoch if fold.epochs else None)
-            if watch.failure:
-                return Outcome(candidate.number, failure=watch.failure, folder=_there(folder))
+            found = trial.find(number, model) if trial else None
+            if trial and found:
+                watch.curve = [dict(metrics) for metrics in found.curve]
+                baton.pass_on(trial.resumed(number, found))
+                if baton.stop:
+                    return None
+            if found and found.best_epoch is not None:
+                fold = _Fold(found.best_epoch, len(watch.curve), watch.curve[found.best_epoch])
+            else:
+                place = folder / f"fold_{number}" if len(self._folds) > 1 else folder
+                kept = ForFit(self._keeps, place, model, self._budget, data.validation)
+                fold = self._fit(model, data, candidate, kept, watch, trial, found)
+                if baton.stop:
+                    return None
+                kept.finish(fold.best_epoch if fold.epochs else None)
+                if watch.failure:
+                    return Outcome(candidate.number, failure=watch.failure, folder=_there(folder))
+                if trial and len(self._folds) > 1:
+                    trial.over(number, watch.curve, fold.best_epoch, model)
             done.append(fold)
             if len(self._folds) == 1:
                 files = self._save(model, data, candidate.number)
@@ -98,7 +114,7 @@ class Training:
             value=mean[self._objective.metric],
             best_epoch=round(float(np.mean([fold.best_epoch for fold in done]))),
             epochs=sum(fold.epochs for fold in done),
-            seconds=time.monotonic() - started,
+            seconds=time.monotonic() - started + (trial.seconds_before if trial else 0.0),
             metrics=mean,
             model_file=files[0] if len(self._folds) == 1 else None,
             predictions_file=files[1],
@@ -109,12 +125,26 @@ class Training:
         """Removes what a trial has kept that was stopped on the way."""
         shutil.rmtree(self._kept(number), ignore_errors=True)
 
+    def _trial(self, candidate: Candidate) -> fit_checkpoints.Trial | None:
+        """The trial's checkpoints, if it has any."""
+        if self._checkpoints is None:
+            return None
+        return fit_checkpoints.Trial(self._checkpoints, candidate, self._folds, self._budget, self._objective)
+
     def _kept(self, number: int) -> Path:
         return self._folder / str(number) / "kept"
 
     def _fit(
-        self, model: keras.Model, data: Data, candidate: Candidate, kept: ForFit, watch: "_Watch"
+        self,
+        model: keras.Model,
+        data: Data,
+        candidate: Candidate,
+        kept: ForFit,
+        watch: "_Watch",
+        trial: fit_checkpoints.Trial | None,
+        found: Checkpoint | None,
     ) -> _Fold:
+        """Trains a fold, from where it was found or from its beginning."""
         budget = self._budget
         halt = stopping(budget)
         ending = [] if candidate.epochs else [halt]
@@ -122,13 +152,27 @@ class Training:
         if self._own is not None:
             # It takes arrays, which have no orders.
             candidate = replace(candidate, replay=None)
-        training, turning = rows.for_fit(data.train, model, candidate, watch.fold, alone=self._alone)
+        keeping = []
+        if trial:
+            stops = None if candidate.epochs else halt
+            keeping = [fit_checkpoints.Keeping(trial, watch.fold, found, leading, stops, watch.curve)]
+        # Where it may go on in another process, its orders have to be known there.
+        alone = self._alone and not (trial and candidate.settings["shuffle"])
+        training, turning = rows.for_fit(data.train, model, candidate, watch.fold, alone=alone)
         arguments = {
             **training,
             "epochs": candidate.epochs or budget.epochs,
             "validation_data": rows.for_keras(data.validation, model),
-            # The watch comes last: it sees the learning rate that was noted, and may wait for long.
-            "callbacks": [*turning, Means(self._objective), *kept.callbacks, leading, *ending, watch],
+            # The watch comes late: it sees the learning rate that was noted, and may wait for long.
+            "callbacks": [
+                *turning,
+                Means(self._objective),
+                *kept.callbacks,
+                leading,
+                *ending,
+                watch,
+                *keeping,
+            ],
             "verbose": 0,
         }
         check_rows = rows.validation_batch(int(candidate.settings["batch_size"]))
@@ -138,7 +182,8 @@ class Training:
             return _Fold(
                 max(0, len(watch.curve) - 1), len(watch.curve), watch.curve[-1] if watch.curve else {}
             )
-        model.fit(**arguments, validation_batch_size=check_rows)
+        begun = len(found.curve) if found else 0
+        model.fit(**arguments, initial_epoch=begun, validation_batch_size=check_rows)
         epochs = len(watch.curve)
         last = max(epochs - 1, 0)
         best = last if candidate.epochs else halt.best_epoch if epochs else 0

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.values import Array, Candidate, Split
+from pipeline.values import Array, Candidate, Replay, Split
 
 # Enough for a matrix product, few enough for a core's cache.
 _VALIDATION_ROWS = 128
@@ -97,19 +97,18 @@ def for_fit(
 ) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
     """What `model.fit` gets of the training rows, and the callbacks that go with it.
 
-    alone: whether Keras may shuffle them, by numbers of the whole process.
+    alone: whether Keras may shuffle them, by numbers of the whole process; else an epoch's order derives from
+    the trial's seed and the epoch alone.
     """
     settings, replay = candidate.settings, candidate.replay
     size, shuffle = int(settings["batch_size"]), bool(settings["shuffle"])
     if replay is None and alone:
         x, y, weights = for_keras(train, model)
         return {"x": x, "y": y, "sample_weight": weights, "batch_size": size, "shuffle": shuffle}, []
-    seed, program, first = candidate.seed, fold, 0
-    if replay:
-        seed, program, first = replay.seed, replay.program, replay.first_epoch
+    orders = replay or Replay(candidate.seed, fold, 0, 1)
 
     def order_of(epoch: int) -> Array:
-        return order(seed, program, first + epoch, train.rows, shuffle=shuffle)
+        return order(orders.seed, orders.program, orders.of_program(epoch), train.rows, shuffle=shuffle)
 
     batches = Batches(train, model, size, order_of)
     return {"x": batches, "shuffle": False}, [batches.turning()]

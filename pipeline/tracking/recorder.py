@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ REFIT = "pipeline.refit"
 """Tags of child runs: a trial's number, or a `Member`, as it is trained after the trials or on all rows."""
 WARM_START = "pipeline.warm_start"
 """A tag of a trial whose settings come from another study: `STUDY/number`."""
+RESUMED_FROM = "pipeline.resumed_from"
+"""A tag of a trial that went on from a checkpoint: the epochs before it; with folds, one of each fold."""
 
 FINISHED, KILLED, FAILED = "FINISHED", "KILLED", "FAILED"
 
@@ -94,6 +96,13 @@ class Recorder:
         late = time.monotonic() - self._put_at > _PUT_SECONDS
         if late or len(self._waiting) >= _PUT_RECORDS:
             self._put()
+
+    def resumed(self, number: int, before: Sequence[Progress]) -> None:
+        """A trial's training, or one of its folds, goes on behind these epochs of an earlier run of it."""
+        for progress in before:
+            self.epoch(progress)
+        fold = f".fold_{before[0].fold}" if self._folds > 1 else ""
+        self._hand_over(number, "tag", {RESUMED_FROM + fold: str(len(before))})
 
     def end(
         self,

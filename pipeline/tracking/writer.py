@@ -68,6 +68,7 @@ class Writer:
             "keep": self._keep,
             "start": self._start,
             "epoch": self._epoch,
+            "tag": self._tag,
             "end": self._end,
         }
         methods[record.method](record.number, *record.arguments)
@@ -132,6 +133,11 @@ class Writer:
         child.metrics.extend(Metric(prefix + name, value, now, epoch) for name, value in metrics.items())
         if self._curve_files:
             child.curves.setdefault(fold, []).append(Point(epoch, steps, now / 1000, metrics))
+
+    def _tag(self, number: int, tags: Mapping[str, str]) -> None:
+        """What else marks a trial, as is known once it trains."""
+        run_tags = [RunTag(key, value) for key, value in tags.items()]
+        self._client.log_batch(self._child(number).run_id, tags=run_tags)
 
     def _end(
         self,

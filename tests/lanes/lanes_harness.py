@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from pipeline.engines import rows
+from pipeline.engines.checkpoints import Checkpoints
+from pipeline.engines.engine import Resumed
 from pipeline.engines.fit import FitEngine
 from pipeline.engines.lanes import devices
 from pipeline.engines.lanes.engine import LanesEngine, Refused
@@ -123,6 +125,7 @@ class Trial:
     scores: dict[int, float] = field(default_factory=dict)
     outcome: Outcome | None = None
     refused: str = ""
+    resumed: int = 0
 
     @property
     def curve(self) -> list[dict[str, float]]:
@@ -141,6 +144,9 @@ def note(trials: dict[int, Trial], events: Iterable[object]) -> int:
             case Progress():
                 assert event.epoch == len(trial.curves.setdefault(event.fold, []))
                 trial.curves[event.fold].append(dict(event.metrics))
+            case Resumed():
+                note(trials, event.before)
+                trial.resumed += len(event.before)
             case FoldScore():
                 trial.scores[event.fold] = event.value
             case Outcome():
@@ -163,6 +169,7 @@ def lanes_engine(
     objective: Objective = OBJECTIVE,
     own_orders: bool = False,
     memory: float | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> LanesEngine:
     folds = [data] if isinstance(data, Data) else data
     return LanesEngine(
@@ -177,6 +184,7 @@ def lanes_engine(
         trials=100,
         own_orders=own_orders,
         memory=memory,
+        checkpoints=checkpoints,
     )
 
 

@@ -114,6 +114,12 @@ class Berth:
             self.free(lane)
         return found
 
+    def lanes_of(self, lanes: Sequence[int]) -> list[State]:
+        """Some lanes as they are between two calls, each with all that changes while it trains."""
+        if self._state is None:
+            raise LookupError("no lane has trained yet")
+        return self._program.layout.whole(self._state, lanes)
+
     def free(self, lane: int) -> None:
         self.entries[lane] = None
 
@@ -136,7 +142,11 @@ class Berth:
             state = layout.start(values[0], places, values)
         elif entries:
             state = layout.admit(state, places, values)
+        going_on = {lane: entry.lane for lane, entry in zip(places, entries, strict=True) if entry.lane}
+        if going_on:
+            state = layout.resume(state, going_on)
         for lane, entry in zip(places, entries, strict=True):
-            entry.first_epoch, entry.started = self.epoch, time.monotonic()
+            entry.turns.append((len(entry.curve), self.epoch))
+            entry.started = time.monotonic() - entry.seconds
             self.entries[lane] = entry
         return state

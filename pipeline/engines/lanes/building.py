@@ -14,6 +14,7 @@ from pipeline.engines import precision, rows
 from pipeline.engines.lanes import devices, fit_loop, memory, selfcheck, signature, sizing
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
+from pipeline.engines.lanes.keeping import Keeper
 from pipeline.engines.lanes.orders import Orders
 from pipeline.engines.lanes.refusal import Refusal, in_short
 from pipeline.engines.lanes.streamed import AnyProgram, kind_for
@@ -42,6 +43,7 @@ class Builder:
         clock: is told how long compiling took.
         orders: in which lanes see their rows.
         turns: of those who measure and those who train.
+        keeper: knows which trainings go on from a checkpoint.
         fit_if_faster: refuses models that `model.fit` would train faster here.
         until: when the study is ended, on `time.monotonic()`.
         memory: bytes of each device; None to ask it.
@@ -60,12 +62,13 @@ class Builder:
         *,
         orders: Orders,
         turns: Turns,
+        keeper: Keeper,
         fit_if_faster: bool = False,
         until: float = math.inf,
         memory: float | None = None,
     ) -> None:
         self._fit_if_faster, self._orders, self._until = fit_if_faster, orders, until
-        self._turns, self._ended = turns, threading.Event()
+        self._turns, self._keeper, self._ended = turns, keeper, threading.Event()
         self._build, self._folds, self._budget, self._trials, self._clock = (
             build,
             folds,
@@ -114,7 +117,9 @@ class Builder:
 
     def _prepare(self, candidate: Candidate) -> list[Entry]:
         """Builds the candidate's models, one for each fold; on the builder's thread."""
-        return [self._entry(candidate, fold, data) for fold, data in enumerate(self._folds)]
+        entries = [self._entry(candidate, fold, data) for fold, data in enumerate(self._folds)]
+        self._keeper.find(entries)
+        return entries
 
     def _entry(self, candidate: Candidate, fold: int, data: Data) -> Entry:
         seed = derived(candidate.seed, fold)

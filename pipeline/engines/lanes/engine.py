@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import keras
 
+from pipeline.engines.checkpoints import Checkpoints
 from pipeline.engines.engine import Event, Interrupted, Times
 from pipeline.engines.lanes import memory
 from pipeline.engines.lanes.berth import Berth, Call
@@ -24,12 +24,14 @@ from pipeline.engines.lanes.building import Builder
 from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.finishing import Finisher
+from pipeline.engines.lanes.folding import Folds
+from pipeline.engines.lanes.keeping import Keeper
 from pipeline.engines.lanes.orders import Orders
-from pipeline.engines.lanes.refusal import Refusal, in_short
+from pipeline.engines.lanes.refusal import Refusal, in_full, in_short
 from pipeline.engines.lanes.streamed import AnyProgram
 from pipeline.engines.lanes.turns import Turns
 from pipeline.secrets import hidden
-from pipeline.values import Budget, Candidate, Data, FoldScore, Objective, Outcome, Progress, Settings, Split
+from pipeline.values import Budget, Candidate, Data, Objective, Outcome, Progress, Settings, Split
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class LanesEngine:
         until: when the study is ended, on `time.monotonic()`: a short one has no time to find the best number
             of lanes.
         memory: bytes of each device, of which rows may take their share; None to ask it.
+        checkpoints: from which interrupted trainings go on; None to keep none.
     """
 
     def __init__(  # noqa: PLR0913  # it is built in one place
@@ -87,11 +90,13 @@ class LanesEngine:
         own_orders: bool = False,
         until: float = math.inf,
         memory: float | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._clock = Clock()
         self._folds, self._budget, self._objective = tuple(folds), budget, objective
         self._orders = Orders(seed, self._folds, own=own_orders)
         self._turns = Turns()
+        self._keeper = Keeper(checkpoints, self._folds, budget, objective)
         self._builder = Builder(
             build,
             self._folds,
@@ -103,6 +108,7 @@ class LanesEngine:
             self._clock,
             orders=self._orders,
             turns=self._turns,
+            keeper=self._keeper,
             fit_if_faster=fit_if_faster,
             until=until,
             memory=memory,
@@ -114,7 +120,7 @@ class LanesEngine:
         self._compiling: dict[Key, tuple[Future[AnyProgram], list[Entry]]] = {}
         self._berths: dict[Key, Berth] = {}
         self._finishing: dict[Future[Outcome], int] = {}
-        self._folds_done: dict[int, list[tuple[Entry, int]]] = {}
+        self._folds_done = Folds(len(self._folds), objective, self._finisher)
 
     # The engine's interface
 
@@ -158,7 +164,8 @@ class LanesEngine:
         for key, (future, entries) in self._compiling.items():
             kept = [entry for entry in entries if entry.candidate.number != number]
             self._compiling[key] = (future, kept)
-        self._folds_done.pop(number, None)
+        self._folds_done.forget(number)
+        self._keeper.forget(number)
 
     def times(self) -> Times:
         return self._clock.times()
@@ -196,7 +203,11 @@ class LanesEngine:
                 self._fail(candidate, error, events)
             else:
                 for entry in entries:
-                    self._queue(entry)
+                    if entry.over is None:
+                        self._queue(entry)
+                    else:
+                        events.append(self._keeper.resumed(entry))
+                        self._end_fold(entry, entry.over, time.monotonic(), events)
         for key in [key for key, (future, _) in self._compiling.items() if future.done()]:
             future_program, entries = self._compiling.pop(key)
             self._open(key, future_program, entries, events)
@@ -232,10 +243,8 @@ class LanesEngine:
         # Whatever a model of the user's raises ends this trial, with its reason, and no other.
         if candidate.number in self._candidates:
             self.drop(candidate.number)
-            first_line = (str(error).strip() or "no message").splitlines()[0]
-            detail = "".join(traceback.format_exception(error))
-            reason = f"{type(error).__name__}: {first_line} (on jax; engine=fit trains on TensorFlow)"
-            events.append(Outcome(candidate.number, failure=hidden(reason), detail=hidden(detail)))
+            reason, detail = in_full(error)
+            events.append(Outcome(candidate.number, failure=reason, detail=detail))
 
     # Calls
 
@@ -245,6 +254,7 @@ class LanesEngine:
                 with self._bearing(berth, events):
                     berth.launch(self._budget.epochs)
                     self._clock.began(berth.call.begun if berth.call else time.monotonic())
+                    events += [self._keeper.resumed(entry) for entry in berth.entries if entry and entry.lane]
 
     @contextlib.contextmanager
     def _bearing(self, berth: Berth, events: list[Event | Refused]) -> Iterator[None]:
@@ -287,6 +297,7 @@ class LanesEngine:
             if entry is not None and berth.entries[lane] is entry and not report.alive[lane]
         ]
         self._retire(berth, over, events)
+        self._keeper.keep(berth)
 
     def _epoch(
         self, berth: Berth, lane: int, entry: Entry, metrics: dict[str, float], events: list[Event | Refused]
@@ -302,27 +313,24 @@ class LanesEngine:
             return
         entry.curve.append(metrics)
         objective = metrics[self._objective.metric]
-        events.append(Progress(number, entry.fold, epoch, metrics, objective, _steps(entry)))
+        events.append(Progress(number, entry.fold, epoch, metrics, objective, entry.steps(epoch + 1)))
 
     def _retire(self, berth: Berth, lanes: Sequence[int], events: list[Event | Refused]) -> None:
         """Takes trainings that ended out of their lanes; their models are saved by the finisher."""
         for entry, values, best_epoch in berth.retire(lanes) if lanes else ():
             ended = time.monotonic()
             if len(self._folds) > 1:
-                self._score_fold(entry, best_epoch, ended, events)
+                self._keeper.over(entry, best_epoch)
+                self._end_fold(entry, best_epoch, ended, events)
             else:
                 future = self._finisher.finish(entry, values, best_epoch, ended, berth.lanes)
                 self._finishing[future] = entry.candidate.number
 
-    def _score_fold(self, entry: Entry, best_epoch: int, ended: float, events: list[Event | Refused]) -> None:
-        """The end of a fold, and of its trial with the last one."""
-        number = entry.candidate.number
-        events.append(FoldScore(number, entry.fold, entry.curve[best_epoch][self._objective.metric]))
-        done = self._folds_done.setdefault(number, [])
-        done.append((entry, best_epoch))
-        if len(done) == len(self._folds):
-            events.append(self._finisher.mean(self._folds_done.pop(number), ended))
-            del self._candidates[number]
+    def _end_fold(self, entry: Entry, best_epoch: int, ended: float, events: list[Event | Refused]) -> None:
+        events += self._folds_done.end(entry, best_epoch, ended)
+        if isinstance(events[-1], Outcome):
+            self._keeper.forget(entry.candidate.number)
+            del self._candidates[entry.candidate.number]
 
     # From lane to outcome
 
@@ -337,11 +345,6 @@ class LanesEngine:
                 self._fail(candidate, error, events)
                 continue
             events.append(future.result())
+            self._keeper.forget(candidate.number)
             del self._candidates[candidate.number]
         return bool(done)
-
-
-def _steps(entry: Entry) -> int:
-    """What the optimiser of the entry's model would count, so far."""
-    batches = -(-entry.key.learn_rows // entry.key.batch_size)
-    return len(entry.curve) * batches // (entry.plain.optimizer.gradient_accumulation_steps or 1)

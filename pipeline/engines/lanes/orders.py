@@ -53,12 +53,13 @@ class Orders:
         """What lets `model.fit` see the rows in the order that the entry's lane had."""
         if self._own:
             return Replay(entry.candidate.seed, 0, 0, lanes)
-        return Replay(self._seed, entry.key.number, entry.first_epoch, lanes)
+        (_, first), *later = entry.turns
+        return Replay(self._seed, entry.key.number, first, lanes, tuple(later))
 
     def _learn_of(self, key: Key, entry: Entry, epoch: int, shared: Array | None) -> Array:
         order = shared
         if order is None:
-            order = self._order(key, entry.candidate.seed, 0, max(0, epoch - entry.first_epoch))
+            order = self._order(key, entry.candidate.seed, 0, entry.epoch_of(epoch))
         fold = self._folds[entry.fold].fold
         return order if fold is None else fold.learn[order].astype(np.int32)
 

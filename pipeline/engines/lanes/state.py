@@ -4,7 +4,7 @@ Weights have the lane axis before their last, so that a batch shared by the lane
 one matrix product; vectors and scalars have it first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -76,7 +76,9 @@ class Layout:
         self.specs = jax.tree.map(lambda axis: PartitionSpec(*([None] * axis), AXIS), self.axes)
         self._shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), self.specs)
         self._admit = jax.jit(self._admitted, donate_argnums=0)
-        self._take = jax.jit(self._taken)
+        self._resume = jax.jit(self._resumed, donate_argnums=0)
+        self._take = jax.jit(partial(_taken, self._of_values(self.axes, *self.weights)))
+        self._take_whole = jax.jit(partial(_taken, changing(self.axes)))
 
     def shapes(self, values: Values) -> State:
         """The arrays' shapes, types and places."""
@@ -111,6 +113,21 @@ class Layout:
         admitted: State = self._admit(state, self._stacked(places, values, None), chosen)
         return admitted
 
+    def resume(self, state: State, lanes: Mapping[int, State]) -> State:
+        """Puts trainings where they were, see `whole`, into lanes that they were admitted to."""
+        chosen = np.zeros(self.lanes, bool)
+        chosen[list(lanes)] = True
+
+        stack = partial(_stacked, self.lanes, tuple(lanes), others=False)
+        new = jax.tree.map(stack, changing(self.axes), *lanes.values())
+        resumed: State = self._resume(state, new, chosen)
+        return resumed
+
+    def whole(self, state: State, lanes: Sequence[int]) -> list[State]:
+        """Some lanes with all that changes while they train: without `numbers` and `tables`."""
+        found: list[State] = self._on_host(changing(state), changing(self.axes), self._take_whole, lanes)
+        return found
+
     def best(self, state: State, lanes: Sequence[int]) -> list[Values]:
         """The weights of some lanes at their best epochs, with their optimisers as they are now."""
         return self._values(state, (state.best_trainable, state.best_non_trainable, state.optimizer), lanes)
@@ -120,8 +137,16 @@ class Layout:
         return self._values(state, (state.trainable, state.non_trainable, state.optimizer), lanes)
 
     def _values(self, state: State, groups: tuple[Any, Any, Any], lanes: Sequence[int]) -> list[Values]:
-        arrays = (*groups, state.numbers, state.tables)
-        axes = (*self.weights, self.axes.numbers, self.axes.tables)
+        arrays = self._of_values(state, *groups)
+        axes = self._of_values(self.axes, *self.weights)
+        return [Values(*found) for found in self._on_host(arrays, axes, self._take, lanes)]
+
+    @staticmethod
+    def _of_values(state: State, *groups: Any) -> tuple[Any, ...]:
+        return (*groups, state.numbers, state.tables)
+
+    def _on_host(self, arrays: Any, axes: Any, take: Callable[..., Any], lanes: Sequence[int]) -> list[Any]:
+        """Copies of what some lanes have in arrays."""
         share = self.lanes // self._mesh.size
         # To find an array's part on a device takes longer than to take a lane out of it.
         shards = {
@@ -131,15 +156,7 @@ class Layout:
             for device in {lane // share for lane in lanes}
         }
         # A copy: on a CPU the arrays would be views of memory that the next call takes over.
-        return [
-            Values(*jax.tree.map(np.array, self._take(shards[lane // share], lane % share))) for lane in lanes
-        ]
-
-    def _taken(self, shards: Any, place: jax.Array) -> Any:
-        axes = (*self.weights, self.axes.numbers, self.axes.tables)
-        return jax.tree.map(
-            lambda array, axis: jax.lax.dynamic_index_in_dim(array, place, axis, keepdims=False), shards, axes
-        )
+        return [jax.tree.map(np.array, take(shards[lane // share], lane % share)) for lane in lanes]
 
     def _empty(self, values: Values) -> State:
         one = self._one(values)._replace(alive=np.zeros((), bool))
@@ -170,19 +187,10 @@ class Layout:
 
         Without controllers and best weights.
         """
-
-        def stack(axis: int, *leaves: Array) -> Array:
-            shape = np.shape(leaves[0])
-            whole = np.zeros((*shape[:axis], self.lanes, *shape[axis:]), leaves[0].dtype)
-            if others is not None:
-                whole[...] = np.expand_dims(leaves[-1], axis)
-            for place, leaf in zip(places, leaves, strict=False):
-                whole[(slice(None),) * axis + (place,)] = leaf
-            return whole
-
         starts = [_first_half(self._one(value)) for value in values]
         if others is not None:
             starts.append(_first_half(self._one(others))._replace(alive=np.zeros((), bool)))
+        stack = partial(_stacked, self.lanes, places, others=others is not None)
         stacked: State = jax.tree.map(stack, _first_half(self.axes), *starts)
         return stacked
 
@@ -194,6 +202,41 @@ class Layout:
         )
         admitted: State = jax.tree.map(partial(choose, chosen), new, state, self.axes)
         return admitted
+
+    def _resumed(self, state: State, new: State, chosen: jax.Array) -> State:
+        resumed: State = jax.tree.map(partial(choose, chosen), new, changing(state), changing(self.axes))
+        return resumed._replace(numbers=state.numbers, tables=state.tables)
+
+
+def at_start(values: Values, budget: Budget) -> State:
+    """A lane at its training's start, as `Layout.whole` gives it later."""
+    control = jax.tree.map(lambda leaf: np.asarray(leaf)[0], fresh_control(budget, 1))
+    weights = (values.trainable, values.non_trainable)
+    return State(
+        *weights, values.optimizer, *weights, (), (), control, np.zeros((), np.int32), np.ones((), bool)
+    )
+
+
+def changing(state: State) -> State:
+    """A state without what stays the same while a lane trains."""
+    return state._replace(numbers=(), tables=())
+
+
+def _stacked(lanes: int, places: Sequence[int], axis: int, *leaves: Array, others: bool) -> Array:
+    """An array of all lanes: each leaf in its place; elsewhere zeros, or with `others` the last leaf."""
+    shape = np.shape(leaves[0])
+    whole = np.zeros((*shape[:axis], lanes, *shape[axis:]), leaves[0].dtype)
+    if others:
+        whole[...] = np.expand_dims(leaves[-1], axis)
+    for place, leaf in zip(places, leaves, strict=False):
+        whole[(slice(None),) * axis + (place,)] = leaf
+    return whole
+
+
+def _taken(axes: Any, shards: Any, place: jax.Array) -> Any:
+    return jax.tree.map(
+        lambda axis, array: jax.lax.dynamic_index_in_dim(array, place, axis, keepdims=False), axes, shards
+    )
 
 
 def _first_half(state: State) -> State:
