@@ -70,15 +70,18 @@ def test_a_step_of_a_lane_is_that_of_keras_but_for_rounding(
     engine = lanes_engine(narrow(build), data, budget(epochs=1), tmp_path / "lanes", 2)
     ours = in_lanes(engine, candidates, patience=900.0)
     theirs = one_by_one(narrow(build), data, budget(epochs=1), tmp_path / "fit", candidates)
+    exact = one_by_one(build, data, budget(epochs=1), tmp_path / "exact", candidates)
     for candidate in candidates:
         start = starts(build, candidate.seed, settings, data)
-        pairs = zip(start, weights(ours[candidate.number]), weights(theirs[candidate.number]), strict=True)
-        for before, mine, its in pairs:
-            step = np.asarray(its) - before
-            apart = np.asarray(mine) - np.asarray(its)
-            assert np.asarray(mine).dtype == np.float32
-            # Of some twenty results, there and back, each is rounded; the roundings add up as their root.
-            assert size(apart) <= UNIT * 20**0.5 * size(step) + 1e-6, before.shape
+        after = (weights(trials[candidate.number]) for trials in (ours, theirs, exact))
+        for before, *found in zip(start, *after, strict=True):
+            mine, its, truth = map(np.asarray, found)
+            assert mine.dtype == np.float32
+            # As far as rounding leads Keras's step from that of 32 bits, it may lead the lane's, elsewhere:
+            # sums of a gradient whose terms cancel keep fewer digits than these. Three times, as of so few
+            # numbers one step may by chance be closer than its roundings are.
+            allowed = 3 * size(its - truth) + UNIT * size(its - before)
+            assert size(mine - its) <= allowed + 1e-6, before.shape
         curves = ours[candidate.number].of("loss"), theirs[candidate.number].of("loss")
         np.testing.assert_allclose(*curves, rtol=UNIT)
 
