@@ -177,7 +177,7 @@ def test_a_structure_that_model_fit_trains_faster_is_refused_once_with_the_figur
         measured.append(sizing._lane_step(program, values, alone))
         seconds.append(plain)
         # Those with five units only.
-        return "too slow" if program._twin.model.layers[0].units == 5 else ""
+        return "too slow" if program._plan.twin.model.layers[0].units == 5 else ""
 
     monkeypatch.setattr("pipeline.engines.lanes.building.sizing.loses", loses)
     widths = [5, 8, 5, 8, 5]

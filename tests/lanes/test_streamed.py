@@ -149,11 +149,23 @@ def test_several_inputs_and_outputs_are_streamed_in_the_types_in_which_they_are_
 # Through the engine
 
 
+def mapped(data: Data, folder: Path) -> Data:
+    """With inputs that are in files, not in memory."""
+
+    def of(split: Split, name: str) -> Split:
+        np.save(folder / f"{name}.npy", split.one_input)
+        return replace(split, inputs=np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+    return replace(data, train=of(data.train, "train"), validation=of(data.validation, "validation"))
+
+
 @pytest.mark.parametrize("own_orders", [False, True])
 def test_a_search_is_the_same_with_rows_on_the_host_and_says_once_that_they_are(
     own_orders: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
+    for name in ("placed", "streamed"):
+        (tmp_path / name).mkdir()
     data = weighted(blobs(600, 140))
     candidates = each(
         *({"dropout": 0.3, "l2": 10.0**-power} for power in (1, 2, 3)),
@@ -164,9 +176,13 @@ def test_a_search_is_the_same_with_rows_on_the_host_and_says_once_that_they_are(
     limits = budget(epochs=6, patience=2, plateau_patience=1)
     placed, streamed = (
         in_lanes(
-            lanes_engine(mlp, data, limits, tmp_path, 2, own_orders=own_orders, memory=memory), candidates
+            lanes_engine(mlp, given, limits, tmp_path / name, 2, own_orders=own_orders, memory=memory),
+            candidates,
         )
-        for memory in (None, memory_for(WEIGHTED))
+        for name, given, memory in (
+            ("placed", data, None),
+            ("streamed", mapped(data, tmp_path), memory_for(WEIGHTED)),
+        )
     )
     for number, trial in placed.items():
         ours = streamed[number]
@@ -178,6 +194,9 @@ def test_a_search_is_the_same_with_rows_on_the_host_and_says_once_that_they_are(
             predictions_file=trial.outcome.predictions_file,
         )
         assert same == trial.outcome
+        if not trial.outcome.failure:
+            theirs = np.load(trial.outcome.predictions_file)
+            assert np.array_equal(np.load(ours.outcome.predictions_file), theirs)
     assert placed[5].outcome.failure.startswith("diverged: ")
     said = [record.getMessage() for record in caplog.records if "rows stay" in record.getMessage()]
     # Of 740 rows, and of the memory that two devices share.
