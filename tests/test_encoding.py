@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from pipeline.carried import encoding
 from pipeline.carried.encoding import CATEGORIES, NUMBERS, CellError
-from pipeline.datasets import columns, table_files
+from pipeline.datasets import columns, commas, table_files
 from pipeline.errors import UserError
 
 AGE = {
@@ -23,7 +23,7 @@ AGE = {
     "scale": 0.1,
     "marked": True,
     "strays": ["unknown"],
-    "comma": False,
+    "comma": "",
 }
 COLOUR = {"name": "colour", "kind": "category", "values": ["blue", "red"], "whole": False}
 
@@ -62,7 +62,7 @@ def test_what_is_no_number_is_told_with_row_and_column(cell: str) -> None:
 
 
 def test_codes_of_categories_follow_each_other() -> None:
-    size = {"name": "size", "kind": "category", "values": ["1", "2"], "whole": True}
+    size = {"name": "size", "kind": "category", "values": ["1", "2"], "whole": True, "comma": ""}
     rules = [COLOUR, size]
     found = encoding.encode(rules, texts(colour=["red", "green", "blue", ""], size=["2", "9", "1", "x"]))
     # 0 to 2 are colours, 3 to 5 sizes; the first of each is any other value.
@@ -212,10 +212,68 @@ def test_truths_are_the_same_however_they_are_written(words: tuple[str, str]) ->
 
 def test_a_comma_may_stand_for_the_point() -> None:
     cells = [f"{number},{number % 10}" for number in range(40)]
-    (rule,) = columns.fit(texts(price=[*cells, "7"])).rules
-    assert (rule["kind"], rule["comma"]) == ("number", True)
+    fitted = columns.fit(texts(price=[*cells, "7"]))
+    (rule,) = fitted.rules
+    assert (rule["kind"], rule["comma"]) == ("number", "point")
+    assert fitted.notes == ("column price: a comma stands for the point: '0,0' is read as 0.0",)
     points = encoding.encode([rule], pd.DataFrame({"price": [12.2]}))[NUMBERS]
     np.testing.assert_array_equal(encoding.encode([rule], texts(price=["12,2"]))[NUMBERS], points)
+
+
+def test_a_comma_may_part_thousands() -> None:
+    numbers = [950, 1_234, 12_500, -20_000, 1_000_000] * 8
+    fitted = columns.fit(texts(price=[f"{number:,}" for number in numbers]))
+    rule, *_ = fitted.rules
+    assert rule["comma"] == "thousands"
+    assert fitted.notes == (
+        "column price: a comma parts thousands: '1,234' is read as 1234; write points if it stands for one",
+    )
+    asked = ["1,234", " 12,500 ", "950", "1,234.50"]
+    plain = encoding.encode([rule], pd.DataFrame({"price": [1234.0, 12500.0, 950.0, 1234.5]}))[NUMBERS]
+    np.testing.assert_array_equal(encoding.encode([rule], texts(price=asked))[NUMBERS], plain)
+    sent = pd.DataFrame({"price": asked}, dtype=object)
+    np.testing.assert_array_equal(encoding.encode([rule], sent)[NUMBERS], plain)
+    # What cannot be thousands is no number here, rather than another one.
+    with pytest.raises(CellError, match=r"^price: must be a number, but is '12,5'$"):
+        encoding.encode([rule], texts(price=["12,5"]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "comma"),
+    [
+        (["1,234", "950"], "thousands"),
+        (["1,234,567", "-1,234"], "thousands"),
+        (["1,234", "1,234.50"], "thousands"),
+        # One cell tells that it is the point.
+        (["1,234", "0,950"], "point"),
+        (["1,234", "-0,950"], "point"),
+        (["1,234", "12,5"], "point"),
+        (["1,234", "1234,567"], "point"),
+        (["1,2345", "7"], "point"),
+        (["1.5", "7"], ""),
+        (["a, b", "c"], ""),
+        (["1,5", "about, or so"], ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["str", "string[pyarrow]", pd.ArrowDtype(pa.large_string())])
+def test_a_column_tells_what_its_commas_are(cells: list[str], comma: str, kind: object) -> None:
+    assert commas.read(pd.Series(cells, dtype=kind)) == comma  # type: ignore[call-overload]
+
+
+def test_odd_cells_do_not_change_what_most_of_a_column_s_commas_are() -> None:
+    fitted = columns.fit(texts(price=[*["1,234,567", "9,876,543"] * 40, "12,50"]))
+    rule, *_ = fitted.rules
+    assert (rule["comma"], rule["strays"]) == ("thousands", ["12,50"])
+    assert "cells that are no numbers count as missing: '12,50'" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(("written", "comma"), [("{},0", "point"), ("{},000", "thousands")])
+def test_codes_of_numbers_with_commas_are_told_apart(written: str, comma: str) -> None:
+    cells = [written.format(1 + number % 4) for number in range(40)]
+    rules = columns.fit(texts(code=cells)).rules
+    assert [(rule["kind"], rule["comma"]) for rule in rules] == [("number", comma), ("category", comma)]
+    found = encoding.encode(rules, texts(code=cells[:4]))[CATEGORIES]
+    assert found[:, 0].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e200, 1e308])

@@ -5,10 +5,10 @@ A row is encoded when it is asked about as rows were when they were learned from
 A rule is a mapping of JSON values: `name` of the column, `kind`, and what the kind needs:
 
 number: `fill` for missing cells, `centre` and `scale`, `marked` whether missing cells have a column of their
-own, `strays`, texts that count as missing, `comma` whether one stands for the point. date: the same in days,
-and `format` as of `strptime`, or ISO8601. category: `values`, each a text, or of `whole` numbers as they are
-written without a fraction; code 0 is any other. words: `words`, each with a column that is 1 where the cell
-holds it.
+own, `strays`, texts that count as missing, `comma` what one is in a text: `point`, `thousands`, which it
+parts, or "", no part of a number. date: the same in days, and `format` as of `strptime`, or ISO8601. category:
+`values`, each a text, or of `whole` numbers as they are written without a fraction, with `comma`; code 0 is
+any other. words: `words`, each with a column that is 1 where the cell holds it.
 """
 
 import re
@@ -25,6 +25,9 @@ MISSING = frozenset(
     {"", "na", "n/a", "nan", "null", "none", "nil", "?", "-", "#n/a", "<na>", "nat", "missing"}
 )
 """Texts that say that a cell is missing, in any case of letters."""
+
+THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+"""A number whose thousands are parted by commas."""
 
 _WORD = re.compile(r"\w+")
 _DAY = 86_400.0
@@ -107,18 +110,27 @@ def is_missing(cells: "pd.Series[Any]") -> Any:
     return missing | said
 
 
-def as_numbers(cells: "pd.Series[Any]", *, comma: bool = False) -> Any:
+def as_numbers(cells: "pd.Series[Any]", *, comma: str = "") -> Any:
     """Each cell as float64, (rows,); NaN where it is missing, infinite or no number.
 
-    comma: whether texts have one for the point.
+    comma: what one is in a text: `point`, `thousands`, or "".
     """
     if cells.dtype == object:
-        cells = cells.map(lambda cell: _plain(cell, comma=comma))
+        cells = cells.map(lambda cell: plain_number(cell, comma) if isinstance(cell, str) else cell)
     elif not pd.api.types.is_numeric_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
         cells = cells.astype("str").str.strip()
-        cells = cells.str.replace(",", ".", regex=False) if comma else cells
+        if comma:
+            cells = cells.map(lambda cell: plain_number(cell, comma), na_action="ignore")
     found = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def plain_number(text: str, comma: str) -> str:
+    """A number's text without its commas; any other text stays what it is."""
+    text = text.strip()
+    if comma == "point":
+        return text.replace(",", ".")
+    return text.replace(",", "") if comma == "thousands" and THOUSANDS.fullmatch(text) else text
 
 
 def as_dates(cells: "pd.Series[Any]", written: str) -> Any:
@@ -165,12 +177,6 @@ def _text(cell: Any) -> str:
     return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
 
 
-def _plain(cell: Any, *, comma: bool) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    return cell.strip().replace(",", ".") if comma else cell.strip()
-
-
 def _check(cells: "pd.Series[Any]", found: Any, rule: Mapping[str, Any]) -> None:
     bad = np.isnan(found) & ~is_missing(cells)
     if bad.any():
@@ -200,7 +206,7 @@ def _features(found: Any, rule: Mapping[str, Any]) -> list[Any]:
 def _codes(cells: "pd.Series[Any]", rule: Mapping[str, Any]) -> Any:
     if rule["whole"]:
         known = np.array([int(value) for value in rule["values"]], dtype=np.float64)
-        numbers = as_numbers(cells)
+        numbers = as_numbers(cells, comma=rule["comma"])
         place = np.clip(np.searchsorted(known, numbers), 0, len(known) - 1)
         return np.where(known[place] == numbers, place + 1, 0)
     return pd.Index(rule["values"], dtype=object).get_indexer(as_texts(cells)) + 1

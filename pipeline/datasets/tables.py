@@ -145,11 +145,11 @@ def _encoded(rules: tuple[Rule, ...], table: pd.DataFrame, part: Split) -> Split
 
 def _example(rows: pd.DataFrame, rules: tuple[Rule, ...]) -> tuple[Mapping[str, Any], ...]:
     """The rows as JSON has them: numbers, texts, and nothing for a missing cell."""
-    numbers = {rule["name"] for rule in rules if rule["kind"] == "number"}
+    commas = {rule["name"]: rule["comma"] for rule in rules if rule["kind"] == "number"}
     cells: dict[str, list[Any]] = {}
     for name in dict.fromkeys(rule["name"] for rule in rules):
-        if name in numbers:
-            read = encoding.as_numbers(rows[name])
+        if name in commas:
+            read = encoding.as_numbers(rows[name], comma=commas[name])
             cells[name] = [None if math.isnan(number) else float(number) for number in read]
         else:
             cells[name] = [text or None for text in encoding.as_texts(rows[name])]
