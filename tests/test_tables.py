@@ -172,6 +172,15 @@ def test_whole_numbers_beyond_those_of_a_float_are_classes_of_their_own(tmp_path
     assert len(read(tmp_path, usual(code=codes), "code", problem="classification").data.classes) == 3
 
 
+def test_raw_rows_have_their_numbers_in_the_file(tmp_path: Path) -> None:
+    columns = usual()
+    source = Source(str(written(tmp_path, columns)), "kind")
+    whole = tables.read(source, "full")
+    (rows,) = tables.raw(source, whole.data.validation, whole.state)
+    assert rows["size"].tolist() == [columns["size"][number - 1] for number in rows.index]
+    assert "kind" not in rows
+
+
 def test_a_served_example_is_rows_of_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, usual(note=["" if number % 2 else "x" for number in range(ROWS)]))
     for row in found.example:

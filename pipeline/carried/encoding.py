@@ -6,9 +6,9 @@ A rule is a mapping of JSON values: `name` of the column, `kind`, and what the k
 
 number: `fill` for missing cells, `centre` and `scale`, `marked` whether missing cells have a column of their
 own, `strays`, texts that count as missing, `comma` what one is in a text: `point`, `thousands`, which it
-parts, or "", no part of a number. date: the same in days, and `format` as of `strptime`, or ISO8601. category:
-`values`, each a text, or of `whole` numbers as they are written without a fraction, with `comma`; code 0 is
-any other. words: `words`, each with a column that is 1 where the cell holds it.
+parts, or "", no part of a number. date: the same in days, without `comma`, and `format` as of `strptime`, or
+ISO8601. category: `values`, each a text, or of `whole` numbers as they are written without a fraction, with
+`comma`; code 0 is any other. words: `words`, each with a column that is 1 where the cell holds it.
 """
 
 import re

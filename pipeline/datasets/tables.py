@@ -91,6 +91,8 @@ def read(source: Source, size: Size) -> Table:
 def raw(source: Source, split: Split, state: tuple[int, int]) -> Iterator[pd.DataFrame]:
     """A split's rows as the file has them, some thousands at a time: all columns but the target.
 
+    Their index has the rows' numbers in the file, from 1.
+
     state: of the file when the split was read.
 
     Raises:
@@ -105,6 +107,7 @@ def raw(source: Source, split: Split, state: tuple[int, int]) -> Iterator[pd.Dat
     table = table_files.read(source.data)
     places: Any = split.places
     rows = table.drop(columns=[source.target])
+    rows.index = pd.RangeIndex(1, len(rows) + 1)
     for begin in range(0, len(places), _ROWS):
         yield rows.iloc[places[begin : begin + _ROWS]]
 
