@@ -276,6 +276,35 @@ def test_codes_of_numbers_with_commas_are_told_apart(written: str, comma: str) -
     assert found[:, 0].tolist() == [1, 2, 3, 4]
 
 
+KINDS = {
+    "number": [str(number * 1.5) for number in range(40)],
+    "category": ["x", "y"] * 20,
+    "date": [f"2024-01-{1 + number % 28:02}" for number in range(40)],
+    "words": [f"hello big world {number % 20} again {number % 19}" for number in range(40)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("\ud800", r"a: must be Unicode, but is '\ud800'"),
+        (10**400, "a: must be less than 2^1024, but has 1329 bits"),
+        (-(10**6000), "a: must be less than 2^1024, but has 19932 bits"),
+    ],
+    ids=["half a character", "large", "too large to be written"],
+)
+def test_a_cell_that_no_file_can_hold_is_told_in_every_kind_of_column(
+    kind: str, cell: object, fault: str
+) -> None:
+    (rule,) = columns.fit(texts(a=KINDS[kind])).rules
+    assert rule["kind"] == kind
+    sent = pd.DataFrame({"a": pd.Series([KINDS[kind][0], cell], dtype=object, index=["first", "second"])})
+    with pytest.raises(CellError) as caught:
+        encoding.encode([rule], sent)
+    assert (str(caught.value), caught.value.row) == (fault, "second")
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e200, 1e308])
 def test_no_size_of_numbers_overflows(scale: float) -> None:
     cells = [repr(scale * (number / 40)) for number in range(-40, 40)] + ["1e308", "-1e308"]
@@ -294,6 +323,30 @@ def test_days_and_months_are_told_by_all_cells() -> None:
     cells = [f"0{1 + number % 9}/0{1 + number % 8}/2024" for number in range(150)]
     (rule,) = columns.fit(texts(day=[*cells, "28/02/2024"])).rules
     assert rule["format"] == "%d/%m/%Y"
+
+
+@pytest.mark.parametrize("time", ["", " 10:30"])
+def test_dates_that_may_be_read_in_two_ways_are_told(time: str) -> None:
+    cells = [f"0{2 + number % 7}/{1 + number % 12:02}/2024{time}" for number in range(60)]
+    cells.append(f"01/02/9999{time}")
+    fitted = columns.fit(texts(day=cells))
+    (rule,) = fitted.rules
+    assert rule["format"].startswith("%m/%d/%Y")
+    (note,) = fitted.notes
+    assert note == (
+        "column day: the month is taken to stand before the day, as no cell tells:"
+        f" '02/01/2024{time}' is read as 2024-02-01; write dates so if it does not"
+    )
+    # One day beyond 12 tells, either way.
+    for day, written in (("28/02/2024", "%d/%m/%Y"), ("02/28/2024", "%m/%d/%Y")):
+        sure = columns.fit(texts(day=[*cells, f"{day}{time}"]))
+        assert sure.rules[0]["format"].startswith(written)
+        assert sure.notes == ()
+
+
+def test_dates_that_are_the_same_in_both_ways_are_not_told() -> None:
+    cells = [f"{1 + number % 12:02}/{1 + number % 12:02}/2024" for number in range(60)]
+    assert columns.fit(texts(day=cells)).notes == ()
 
 
 def test_cells_that_are_no_values_are_left_out(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ _DAY = 86_400.0
 _CLIP = 3.0
 # Further away than this all numbers are alike, and none overflows.
 _FAR = 1e6
+# No float is so large.
+_BEYOND = 2**1024
 _TRUTHS = ("true", "false")
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
 
@@ -60,7 +62,8 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
         each column's codes after those of the columns before it. Either is left out where there is none.
 
     Raises:
-        CellError: a cell is no number or date, where its column was one.
+        CellError: a cell is no number or date, where its column was one; or is nothing that a file can hold:
+            a text with half a character, or a whole number beyond floats.
         KeyError: a column is missing.
     """
     numbers: list[Any] = []
@@ -68,6 +71,7 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
     begin = 0
     for rule in rules:
         cells = table[rule["name"]]
+        _check_sent(cells)
         match rule["kind"]:
             case "category":
                 codes.append(_codes(cells, rule) + begin)
@@ -160,6 +164,31 @@ def words_of(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
+def _check_sent(cells: "pd.Series[Any]") -> None:
+    """Sees that cells of a request are such that a file could hold them, too."""
+    if cells.dtype != object:
+        return
+    for row, cell in cells.items():
+        if isinstance(cell, str) and not _is_unicode(cell):
+            raise CellError(f"{cells.name}: must be Unicode, but is {_shown(cell)}", row)
+        if isinstance(cell, int) and abs(cell) >= _BEYOND:
+            raise CellError(f"{cells.name}: must be less than 2^1024, but has {cell.bit_length()} bits", row)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no half of a pair of surrogates stands alone, as JSON's escapes may have it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _texts_of(cells: "pd.Series[Any]") -> "pd.Series[Any]":
     if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_float_dtype(cells.dtype):
         return cells.astype(object).map(_text)
@@ -183,8 +212,7 @@ def _check(cells: "pd.Series[Any]", found: Any, rule: Mapping[str, Any]) -> None
         bad &= ~np.isin(as_texts(cells).astype(str), rule["strays"])
     if bad.any():
         place = int(bad.argmax())
-        cell = repr(cells.iloc[place])
-        shown = cell if len(cell) <= 60 else f"{cell[:57]}..."
+        shown = _shown(cells.iloc[place])
         raise CellError(f"{rule['name']}: must be a {rule['kind']}, but is {shown}", cells.index[place])
 
 

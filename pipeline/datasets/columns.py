@@ -31,7 +31,10 @@ _SEEN = 2
 _STRAYS = 20
 # A text column has so many words a cell, and so many of its rows differ.
 _TEXT_WORDS, _TEXT_SHARE = 3.0, 0.3
-FORMATS = ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M")
+FORMATS = (
+    "ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d",
+    "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M",
+)  # fmt: skip
 _DIGIT = re.compile(r"\d")
 _SHOWN = 5
 # Arrow's types of cells that are no values.
@@ -106,7 +109,7 @@ def _of_column(name: str, every: "pd.Series[Any]", cells: "pd.Series[Any]") -> t
     if written := _date_format(there):
         days = encoding.as_dates(cells[~missing], written)
         rule = _scaled(name, "date", days, marked=bool(missing.any()), strays=[])
-        return [{**rule, "format": written}], ""
+        return [{**rule, "format": written}], _order_told(there, written)
     return _texts(name, texts, counts, len(cells), marked=bool(missing.any()))
 
 
@@ -181,6 +184,22 @@ def _date_format(cells: "pd.Series[Any]") -> str:
         if all(not np.isnan(encoding.as_dates(some, written)).any() for some in (first, cells)):
             return written
     return ""
+
+
+def _order_told(cells: "pd.Series[Any]", written: str) -> str:
+    """That days and months may be the other way round, for people; "" where they cannot."""
+    other = written.replace("%m/%d", "%d/%m")
+    if other == written:
+        return ""
+    days, others = encoding.as_dates(cells, written), encoding.as_dates(cells, other)
+    if np.isnan(others).any() or (days == others).all():
+        return ""
+    place = int((days != others).argmax())
+    read = np.datetime64(int(days[place] // 1), "D")
+    return (
+        "the month is taken to stand before the day, as no cell tells:"
+        f" {cells.iloc[place].strip()!r} is read as {read}; write dates so if it does not"
+    )
 
 
 def _texts(
