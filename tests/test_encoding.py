@@ -314,6 +314,12 @@ def test_no_size_of_numbers_overflows(scale: float) -> None:
     assert (np.diff(found[:80, 0]) >= 0).all()
 
 
+@pytest.mark.parametrize("cells", [["-1e308", "1e308"] * 20, ["5e-324", "0.0", "1e-323"] * 20])
+def test_numbers_whose_differences_are_no_floats_are_encoded(cells: list[str]) -> None:
+    rules = columns.fit(texts(x=cells)).rules
+    assert np.isfinite(encoding.encode(rules, texts(x=cells))[NUMBERS]).all()
+
+
 def test_a_word_for_infinity_among_words_is_a_word() -> None:
     (rule,) = columns.fit(texts(model=["Infinity", "Focus", "Golf"] * 5)).rules
     assert rule["kind"] == "category"

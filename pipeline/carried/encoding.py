@@ -221,7 +221,9 @@ def _features(found: Any, rule: Mapping[str, Any]) -> list[Any]:
     missing = np.isnan(found)
     filled = np.where(missing, rule["fill"], found)
     with np.errstate(over="ignore"):
-        far = np.clip((filled - rule["centre"]) * rule["scale"], -_FAR, _FAR)
+        # Of no scale all are alike, also those whose difference is infinite.
+        sized = (filled - rule["centre"]) * rule["scale"] if rule["scale"] else np.zeros_like(filled)
+        far = np.clip(sized, -_FAR, _FAR)
     made = [far / np.sqrt(1.0 + np.square(far / _CLIP))]
     if rule["kind"] == "date":
         for days in (7.0, 365.2425):

@@ -156,17 +156,21 @@ def _numbers(name: str, numbers: Array, *, marked: bool, strays: Sequence[str], 
 
 def _scaled(name: str, kind: str, numbers: Array, *, marked: bool, strays: Sequence[str]) -> Rule:
     """Median and quartiles, which outliers do not move; the range where the quartiles are equal."""
-    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
-    # By halves, which do not overflow.
-    spread = 2.0 * (high / 2.0 - low / 2.0)
-    if not spread:
-        spread = numbers.max() / 2.0 - numbers.min() / 2.0
+    # By halves, which do not overflow, and are exact.
+    low, middle, high = np.quantile(numbers / 2.0, (0.25, 0.5, 0.75))
+    with np.errstate(over="ignore", divide="ignore"):
+        spread = 2.0 * (high - low)
+        if not spread:
+            spread = numbers.max() / 2.0 - numbers.min() / 2.0
+        scale = np.float64(1.0) / spread
+    middle = float(2.0 * middle)
     return {
         "name": name,
         "kind": kind,
-        "fill": float(middle),
-        "centre": float(middle),
-        "scale": float(1.0 / spread) if 0 < spread < np.inf and np.isfinite(1.0 / spread) else 0.0,
+        "fill": middle,
+        "centre": middle,
+        # Nothing is told of numbers that are all alike, or further apart than floats are.
+        "scale": float(scale) if np.isfinite(scale) else 0.0,
         "marked": marked,
         "strays": list(strays),
     }
