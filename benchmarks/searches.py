@@ -12,6 +12,15 @@ from pathlib import Path
 _SPACES = Path(__file__).parent.parent / "search_spaces"
 
 
+class Failed(SystemExit):
+    """A process ended with an error; uncaught, it ends this one with all that was said."""
+
+    @property
+    def reason(self) -> str:
+        """In one line: the last of what was said."""
+        return (str(self).strip().splitlines() or ["it said nothing"])[-1]
+
+
 def environment(folder: Path, cache: Path) -> dict[str, str]:
     """Variables that keep a search within a folder.
 
@@ -61,14 +70,18 @@ def command(trials: int, task: str, *more: str) -> list[str]:
 
 
 def timed(command: list[str], folder: Path, environment: Mapping[str, str]) -> tuple[float, str]:
-    """Seconds from the start of a process to its end, and what it printed."""
+    """Seconds from the start of a process to its end, and what it printed.
+
+    Raises:
+        Failed: it ended with an error.
+    """
     began = time.perf_counter()
     done = subprocess.run(  # noqa: S603  # this Python, and arguments of our own
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - began
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        raise Failed(f"{' '.join(command)} failed:\n{done.stderr}")
     return seconds, done.stdout
 
 

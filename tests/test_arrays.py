@@ -111,6 +111,8 @@ def test_one_hot_column_and_numbers_have_their_shapes() -> None:
         (whole(classes=("a",)), THREE, "the model tells 3 classes apart, but 1 are named"),
         (whole(np.eye(3)[Y]), NUMBERS, "here: y must be one number a row"),
         (whole(np.where(Y == 1, np.inf, 0.0)), NUMBERS, "here: y must be finite, but 20 are not"),
+        (whole(1e9 + np.arange(60) / 100), NUMBERS, "here: y has numbers up to 1e+09 that differ by 0.17"),
+        (whole(np.where(Y == 1, 1e300, 0.0)), NUMBERS, "here: y must have numbers up to 1e+15, but has 1e+"),
         (whole(Y), Goal("numbers", 2, {}), "must have one output unit here, but has 2"),
         (
             whole(Y),

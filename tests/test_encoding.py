@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from pipeline.carried import encoding
 from pipeline.carried.encoding import CATEGORIES, NUMBERS, CellError
-from pipeline.datasets import columns, table_files
+from pipeline.datasets import columns, commas, table_files
 from pipeline.errors import UserError
 
 AGE = {
@@ -23,7 +23,7 @@ AGE = {
     "scale": 0.1,
     "marked": True,
     "strays": ["unknown"],
-    "comma": False,
+    "comma": "",
 }
 COLOUR = {"name": "colour", "kind": "category", "values": ["blue", "red"], "whole": False}
 
@@ -62,7 +62,7 @@ def test_what_is_no_number_is_told_with_row_and_column(cell: str) -> None:
 
 
 def test_codes_of_categories_follow_each_other() -> None:
-    size = {"name": "size", "kind": "category", "values": ["1", "2"], "whole": True}
+    size = {"name": "size", "kind": "category", "values": ["1", "2"], "whole": True, "comma": ""}
     rules = [COLOUR, size]
     found = encoding.encode(rules, texts(colour=["red", "green", "blue", ""], size=["2", "9", "1", "x"]))
     # 0 to 2 are colours, 3 to 5 sizes; the first of each is any other value.
@@ -212,10 +212,97 @@ def test_truths_are_the_same_however_they_are_written(words: tuple[str, str]) ->
 
 def test_a_comma_may_stand_for_the_point() -> None:
     cells = [f"{number},{number % 10}" for number in range(40)]
-    (rule,) = columns.fit(texts(price=[*cells, "7"])).rules
-    assert (rule["kind"], rule["comma"]) == ("number", True)
+    fitted = columns.fit(texts(price=[*cells, "7"]))
+    (rule,) = fitted.rules
+    assert (rule["kind"], rule["comma"]) == ("number", "point")
+    assert fitted.notes == ("column price: a comma stands for the point: '0,0' is read as 0.0",)
     points = encoding.encode([rule], pd.DataFrame({"price": [12.2]}))[NUMBERS]
     np.testing.assert_array_equal(encoding.encode([rule], texts(price=["12,2"]))[NUMBERS], points)
+
+
+def test_a_comma_may_part_thousands() -> None:
+    numbers = [950, 1_234, 12_500, -20_000, 1_000_000] * 8
+    fitted = columns.fit(texts(price=[f"{number:,}" for number in numbers]))
+    rule, *_ = fitted.rules
+    assert rule["comma"] == "thousands"
+    assert fitted.notes == (
+        "column price: a comma parts thousands: '1,234' is read as 1234; write points if it stands for one",
+    )
+    asked = ["1,234", " 12,500 ", "950", "1,234.50"]
+    plain = encoding.encode([rule], pd.DataFrame({"price": [1234.0, 12500.0, 950.0, 1234.5]}))[NUMBERS]
+    np.testing.assert_array_equal(encoding.encode([rule], texts(price=asked))[NUMBERS], plain)
+    sent = pd.DataFrame({"price": asked}, dtype=object)
+    np.testing.assert_array_equal(encoding.encode([rule], sent)[NUMBERS], plain)
+    # What cannot be thousands is no number here, rather than another one.
+    with pytest.raises(CellError, match=r"^price: must be a number, but is '12,5'$"):
+        encoding.encode([rule], texts(price=["12,5"]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "comma"),
+    [
+        (["1,234", "950"], "thousands"),
+        (["1,234,567", "-1,234"], "thousands"),
+        (["1,234", "1,234.50"], "thousands"),
+        # One cell tells that it is the point.
+        (["1,234", "0,950"], "point"),
+        (["1,234", "-0,950"], "point"),
+        (["1,234", "12,5"], "point"),
+        (["1,234", "1234,567"], "point"),
+        (["1,2345", "7"], "point"),
+        (["1.5", "7"], ""),
+        (["a, b", "c"], ""),
+        (["1,5", "about, or so"], ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["str", "string[pyarrow]", pd.ArrowDtype(pa.large_string())])
+def test_a_column_tells_what_its_commas_are(cells: list[str], comma: str, kind: object) -> None:
+    assert commas.read(pd.Series(cells, dtype=kind)) == comma  # type: ignore[call-overload]
+
+
+def test_odd_cells_do_not_change_what_most_of_a_column_s_commas_are() -> None:
+    fitted = columns.fit(texts(price=[*["1,234,567", "9,876,543"] * 40, "12,50"]))
+    rule, *_ = fitted.rules
+    assert (rule["comma"], rule["strays"]) == ("thousands", ["12,50"])
+    assert "cells that are no numbers count as missing: '12,50'" in fitted.notes[0]
+
+
+@pytest.mark.parametrize(("written", "comma"), [("{},0", "point"), ("{},000", "thousands")])
+def test_codes_of_numbers_with_commas_are_told_apart(written: str, comma: str) -> None:
+    cells = [written.format(1 + number % 4) for number in range(40)]
+    rules = columns.fit(texts(code=cells)).rules
+    assert [(rule["kind"], rule["comma"]) for rule in rules] == [("number", comma), ("category", comma)]
+    found = encoding.encode(rules, texts(code=cells[:4]))[CATEGORIES]
+    assert found[:, 0].tolist() == [1, 2, 3, 4]
+
+
+KINDS = {
+    "number": [str(number * 1.5) for number in range(40)],
+    "category": ["x", "y"] * 20,
+    "date": [f"2024-01-{1 + number % 28:02}" for number in range(40)],
+    "words": [f"hello big world {number % 20} again {number % 19}" for number in range(40)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("\ud800", r"a: must be Unicode, but is '\ud800'"),
+        (10**400, "a: must be less than 2^1024, but has 1329 bits"),
+        (-(10**6000), "a: must be less than 2^1024, but has 19932 bits"),
+    ],
+    ids=["half a character", "large", "too large to be written"],
+)
+def test_a_cell_that_no_file_can_hold_is_told_in_every_kind_of_column(
+    kind: str, cell: object, fault: str
+) -> None:
+    (rule,) = columns.fit(texts(a=KINDS[kind])).rules
+    assert rule["kind"] == kind
+    sent = pd.DataFrame({"a": pd.Series([KINDS[kind][0], cell], dtype=object, index=["first", "second"])})
+    with pytest.raises(CellError) as caught:
+        encoding.encode([rule], sent)
+    assert (str(caught.value), caught.value.row) == (fault, "second")
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e200, 1e308])
@@ -227,6 +314,12 @@ def test_no_size_of_numbers_overflows(scale: float) -> None:
     assert (np.diff(found[:80, 0]) >= 0).all()
 
 
+@pytest.mark.parametrize("cells", [["-1e308", "1e308"] * 20, ["5e-324", "0.0", "1e-323"] * 20])
+def test_numbers_whose_differences_are_no_floats_are_encoded(cells: list[str]) -> None:
+    rules = columns.fit(texts(x=cells)).rules
+    assert np.isfinite(encoding.encode(rules, texts(x=cells))[NUMBERS]).all()
+
+
 def test_a_word_for_infinity_among_words_is_a_word() -> None:
     (rule,) = columns.fit(texts(model=["Infinity", "Focus", "Golf"] * 5)).rules
     assert rule["kind"] == "category"
@@ -236,6 +329,30 @@ def test_days_and_months_are_told_by_all_cells() -> None:
     cells = [f"0{1 + number % 9}/0{1 + number % 8}/2024" for number in range(150)]
     (rule,) = columns.fit(texts(day=[*cells, "28/02/2024"])).rules
     assert rule["format"] == "%d/%m/%Y"
+
+
+@pytest.mark.parametrize("time", ["", " 10:30"])
+def test_dates_that_may_be_read_in_two_ways_are_told(time: str) -> None:
+    cells = [f"0{2 + number % 7}/{1 + number % 12:02}/2024{time}" for number in range(60)]
+    cells.append(f"01/02/9999{time}")
+    fitted = columns.fit(texts(day=cells))
+    (rule,) = fitted.rules
+    assert rule["format"].startswith("%m/%d/%Y")
+    (note,) = fitted.notes
+    assert note == (
+        "column day: the month is taken to stand before the day, as no cell tells:"
+        f" '02/01/2024{time}' is read as 2024-02-01; write dates so if it does not"
+    )
+    # One day beyond 12 tells, either way.
+    for day, written in (("28/02/2024", "%d/%m/%Y"), ("02/28/2024", "%m/%d/%Y")):
+        sure = columns.fit(texts(day=[*cells, f"{day}{time}"]))
+        assert sure.rules[0]["format"].startswith(written)
+        assert sure.notes == ()
+
+
+def test_dates_that_are_the_same_in_both_ways_are_not_told() -> None:
+    cells = [f"{1 + number % 12:02}/{1 + number % 12:02}/2024" for number in range(60)]
+    assert columns.fit(texts(day=cells)).notes == ()
 
 
 def test_cells_that_are_no_values_are_left_out(tmp_path: Path) -> None:

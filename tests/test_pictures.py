@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -280,6 +281,14 @@ def test_a_table_that_cannot_be_used_is_one_error(
     with pytest.raises(UserError) as caught:
         _load(tmp_path / "set" / "rows.csv", **more)
     assert fault in str(caught.value)
+
+
+def test_a_path_with_a_zero_byte_is_one_error(tmp_path: Path) -> None:
+    _folder(tmp_path / "set", "x", each=3)
+    file = tmp_path / "set" / "rows.parquet"
+    pd.DataFrame({"file": ["x/0.png", "x/1\0.png"] * 2, "kind": ["a", "a", "b", "b"]}).to_parquet(file)
+    with pytest.raises(UserError, match=r"rows.parquet: row 2: 'x/1\\x00.png' is no path"):
+        _load(file, target="kind")
 
 
 def test_a_folder_has_no_columns(tmp_path: Path) -> None:

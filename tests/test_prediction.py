@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
+from pipeline.datasets import table_files
 from pipeline.errors import RunError, UserError
 from pipeline.prediction import arrays, command, reading, tables, verdict
 from pipeline.tracking import answering
@@ -106,6 +109,45 @@ def test_a_table_of_several_batches_is_answered_row_by_row(
     assert list(found["id"]) == list(rows["id"])
     np.testing.assert_array_equal(found["prediction"], rows["a"])
     assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_a_csv_is_read_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "_BLOCK", 2048)
+    lines = [f'"row\n{number}",{number}' for number in range(2000)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,id", *lines, "cut off"]))
+    batches = reading.batches(tmp_path / "rows.csv", TEXTS)
+    found = [next(batches)]
+    # The end of the file has not been come to.
+    assert len(found[0].rows) < 200
+    with pytest.raises(
+        UserError, match=r"rows.csv: row 2001 has 1 cells, but there are 2 names; the file may"
+    ):
+        found += batches
+    (tmp_path / "rows.csv").write_text("\n".join(["text,id", *lines]))
+    whole = list(reading.batches(tmp_path / "rows.csv", TEXTS))
+    assert [text for batch in whole for text in batch.rows["text"]] == [f"row\n{n}" for n in range(2000)]
+    assert [label for batch in whole for label in batch.kept.index] == list(range(1, 2001))
+
+
+def test_texts_of_parquet_s_views_are_read(tmp_path: Path) -> None:
+    views = {
+        "text": pa.array(["a", "b", None], pa.string_view()),
+        "id": pa.array(["x", None, "y"], pa.string_view()),
+        "blob": pa.array([b"x", b"y", None], pa.binary_view()),
+    }
+    parquet.write_table(pa.table(views), tmp_path / "rows.parquet")
+    (batch,) = reading.batches(tmp_path / "rows.parquet", TEXTS)
+    assert batch.rows["text"].tolist()[:2] == ["a", "b"]
+    assert batch.kept.columns.tolist() == ["id", "blob"]
+    batch.kept.to_csv(tmp_path / "kept.csv")
+    batch.kept.to_parquet(tmp_path / "kept.parquet")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.npy"])
+def test_rows_are_numbered_from_one(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "a,b\n1,2\n3,4\n" if name.endswith("csv") else np.ones((2, 2)))
+    (batch,) = reading.batches(tmp_path / name, COLUMNS)
+    assert list(batch.rows.index) == list(batch.kept.index) == [1, 2]
 
 
 def test_a_table_that_excel_wrote_is_read(predict, tmp_path: Path) -> None:
@@ -223,10 +265,10 @@ def test_pictures_named_in_a_table_lie_in_its_folder(predict, tmp_path: Path) ->
     assert predict(PICTURES, "rows.csv").values.tolist() == [["x", 9.0]]
     secret = tmp_path.parent / "secret.png"
     picture(secret, 1)
-    for outside in ("../secret.png", str(secret), "p/none.png"):
-        (tmp_path / "rows.csv").write_text(f"image\n{outside}\n")
-        with pytest.raises(UserError, match="is no picture in its folder"):
-            predict(PICTURES, "rows.csv")
+    for outside in ("../secret.png", str(secret), "p/none.png", "x" * 300, "p/9.png\0"):
+        pd.DataFrame({"image": ["p/9.png", outside]}).to_parquet(tmp_path / "rows.parquet")
+        with pytest.raises(UserError, match=r"row 2: '.*' is no picture in its folder"):
+            predict(PICTURES, "rows.parquet")
 
 
 def write(file: Path, content: object) -> None:
@@ -243,18 +285,21 @@ def write(file: Path, content: object) -> None:
     [
         (COLUMNS, "none.csv", None, "there is no such file"),
         (COLUMNS, "rows.txt", "a,b\n1,2\n", "must be a folder of pictures, or end in one of .csv"),
-        (COLUMNS, "rows.csv", "", "cannot be read as csv: is empty: all its lines are"),
+        (COLUMNS, "rows.csv", "", "is empty: it has 0 bytes"),
         (COLUMNS, "rows.csv", "a,b\n", "has no rows"),
-        (COLUMNS, "rows.csv", "a,b\n1,2,3\n", "cannot be read as csv: Length of header"),
-        (COLUMNS, "rows.csv", "a,b\n1,2\n1,2,3\n", "cannot be read as csv: "),
-        (COLUMNS, "rows.csv", "a,b,a\n1,2,3\n", "the column a is there twice"),
-        (COLUMNS, "rows.csv", "a,b\n1,\n", "row 0, b: must be a number, but is ''"),
-        (COLUMNS, "rows.csv", "a,b\n1,True\n", "row 0, b: must be a number, but is 'True'"),
+        (COLUMNS, "rows.csv", "a,b\n1,2,3\n", "row 1 has 3 cells, but there are 2 names: '1,2,3'"),
+        (COLUMNS, "rows.csv", "a,b\n1,2\n1,2,3\n", "row 2 has 3 cells, but there are 2 names: '1,2,3'"),
+        (COLUMNS, "rows.csv", "a,b\n1,2\n4\n5,6\n", "row 2 has 1 cells, but there are 2 names; the file may"),
+        (TEXTS, "rows.csv", "text,b,c\n1,2,3\n4,5", "row 2 has 2 cells, but there are 3 names; the file may"),
+        (TEXTS, "rows.csv", 'text,b\n1,2\n4,"5', "a double quote is never closed; the file may be cut off"),
+        (COLUMNS, "rows.csv", "a,b,a\n1,2,3\n", "has several columns of the name 'a'"),
+        (COLUMNS, "rows.csv", "a,b\n1,\n", "row 1, b: must be a number, but is ''"),
+        (COLUMNS, "rows.csv", "a,b\n1,True\n", "row 1, b: must be a number, but is 'True'"),
         (COLUMNS, "rows.npy", np.ones((0, 2)), "has no rows"),
         (COLUMNS, "rows.csv", "a,c\n1,2\n", "has no column b; its columns are a, c"),
-        (COLUMNS, "rows.csv", "a,b\n1,2\n3,x y\n", "row 1, b: must be a number, but is 'x y'"),
-        (COLUMNS, "rows.csv", b"a,b\n1,\xff\xfe\n", "cannot be read as csv: 'utf-8' codec"),
-        (COLUMNS, "rows.csv", 'a,b\n1,"2\n', "cannot be read as csv: Error tokenizing data"),
+        (COLUMNS, "rows.csv", "a,b\n1,2\n3,x y\n", "row 2, b: must be a number, but is 'x y'"),
+        (COLUMNS, "rows.csv", b"a,b\n1,\xff\xfe\n", "is not UTF-8: byte 6 (line 2) is 0xff"),
+        (COLUMNS, "rows.csv", 'a,b\n1,"2\n', "a double quote is never closed; the file may be cut off"),
         (COLUMNS, "rows.parquet", b"PAR1 no parquet", "cannot be read as parquet"),
         (COLUMNS, "rows.npz", b"no archive", "the arrays cannot be read: File is not a zip file"),
         (COLUMNS, "rows.npz", {"a": np.ones((2, 3))}, "must be numbers, (rows, 2)"),
@@ -306,7 +351,7 @@ def test_a_fault_in_a_later_batch_leaves_the_old_output(predict, tmp_path: Path)
     rows.loc[11_000, "a"] = "oops"
     rows.to_csv(tmp_path / "rows.csv", index=False)
     (tmp_path / "answers.csv").write_text("old\n")
-    with pytest.raises(UserError, match="row 11000, a: must be a number, but is 'oops'"):
+    with pytest.raises(UserError, match="row 11001, a: must be a number, but is 'oops'"):
         predict(COLUMNS, "rows.csv", "answers.csv")
     assert (tmp_path / "answers.csv").read_text() == "old\n"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["answers.csv", "rows.csv"]

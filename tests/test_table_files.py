@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from pipeline.datasets import table_files
+from pipeline.datasets import columns, table_files
 from pipeline.datasets.table_files import as_text, column, read
 from pipeline.errors import UserError
 
@@ -112,6 +114,16 @@ def test_parquet_has_its_own_types_and_may_be_read_as_text(tmp_path: Path) -> No
         "kind": ["u", "v", "u"],
         "yes": ["true", "false", "true"],
     }
+
+
+def test_views_are_held_as_types_that_can_be_calculated_with(tmp_path: Path) -> None:
+    names = ["a", "b", None, "a", "b"] * 4
+    views = {"word": pa.array(names, pa.string_view()), "blob": pa.array([b"x"] * 20, pa.binary_view())}
+    parquet.write_table(pa.table(views), tmp_path / "rows.parquet")
+    table = read(tmp_path / "rows.parquet")
+    fitted = columns.fit(table)
+    assert [rule["values"] for rule in fitted.rules] == [["", "a", "b"]]
+    assert fitted.notes == ("left out, as they hold no single values: blob",)
 
 
 def test_parquet_that_is_cut_off_is_refused(tmp_path: Path) -> None:

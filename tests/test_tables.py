@@ -172,12 +172,32 @@ def test_whole_numbers_beyond_those_of_a_float_are_classes_of_their_own(tmp_path
     assert len(read(tmp_path, usual(code=codes), "code", problem="classification").data.classes) == 3
 
 
+def test_raw_rows_have_their_numbers_in_the_file(tmp_path: Path) -> None:
+    columns = usual()
+    source = Source(str(written(tmp_path, columns)), "kind")
+    whole = tables.read(source, "full")
+    (rows,) = tables.raw(source, whole.data.validation, whole.state)
+    assert rows["size"].tolist() == [columns["size"][number - 1] for number in rows.index]
+    assert "kind" not in rows
+
+
 def test_a_served_example_is_rows_of_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, usual(note=["" if number % 2 else "x" for number in range(ROWS)]))
     for row in found.example:
         assert isinstance(row["size"], float)
         assert row["colour"] in ("red", "blue")
         assert row["note"] in (None, "x")
+
+
+def test_commas_in_numbers_are_told_and_shown_as_numbers(tmp_path: Path) -> None:
+    columns = usual(price=[f"{number},25" for number in range(ROWS)], year=["1,950", "870", "12,500"] * 20)
+    found = read(tmp_path, columns, "price")
+    assert found.data.train.targets[ANSWER].max() < ROWS
+    assert found.notes[:2] == (
+        "target price: a comma stands for the point: '0,25' is read as 0.25",
+        "column year: a comma parts thousands: '1,950' is read as 1950; write points if it stands for one",
+    )
+    assert {row["year"] for row in found.example} <= {870.0, 1950.0, 12500.0}
 
 
 FAULTS: dict[str, tuple[dict[str, list], dict[str, str], str]] = {
@@ -191,7 +211,11 @@ FAULTS: dict[str, tuple[dict[str, list], dict[str, str], str]] = {
     "infinite": (usual(x=["inf", *["1.5", "2"] * 29, "3"]), {}, "x: must be finite, but is 'inf'"),
     "two groups": (usual(g=["1", "2"] * 30), {"group": "g"}, "group: must have at least 5 different"),
     "two times": (usual(g=["1", "2"] * 30), {"time": "g"}, "time: must have at least 3 different"),
-    "no times": (usual(g=["soon", "late"] * 30), {"time": "g"}, "time: .* must have numbers, or dates"),
+    "no times": (
+        usual(g=["soon", "late"] * 30),
+        {"time": "g"},
+        "time: .* must have finite numbers, or",
+    ),
     "an offset": (usual(y=[str(1.7e9 + n / 7) for n in range(ROWS)]), {"target": "y"}, "subtract an offset"),
     "too large": (usual(y=[f"{n}.5e20" for n in range(ROWS)]), {"target": "y"}, "must have numbers up to 1e"),
     "words for numbers": (usual(), {"problem": "regression"}, "must have numbers with problem=regression"),

@@ -61,6 +61,39 @@ def test_rows_without_a_target_are_left_out_and_counted() -> None:
     assert numbers.values.tolist() == [1.5, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "dtype"),
+    [
+        (["True", "false", "TRUE", "False"], "str"),
+        (["true", "False", "true", "FALSE"], "string[pyarrow]"),
+        ([True, False, True, False], "bool[pyarrow]"),
+    ],
+)
+def test_truths_have_the_same_names_however_they_are_written(cells: list[object], dtype: str) -> None:
+    found = targets.read(_cells(*cells, dtype=dtype))
+    assert found.classes == ("false", "true")
+    assert found.values.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("problem", ["auto", "regression"])
+def test_a_comma_may_stand_for_the_point(problem: str) -> None:
+    found = targets.read(_cells(*(f"{n},5" for n in range(25)), "?"), problem)  # type: ignore[arg-type]
+    assert found.values.tolist() == [n + 0.5 for n in range(25)]
+    assert found.notes == ("target y: a comma stands for the point: '0,5' is read as 0.5",)
+
+
+def test_a_comma_may_part_thousands() -> None:
+    found = targets.read(_cells(*(f"{950 + 17 * n:,}" for n in range(25))))
+    assert found.values.tolist() == [950.0 + 17 * n for n in range(25)]
+    assert found.notes[0].startswith("target y: a comma parts thousands: '1,001' is read as 1001")
+
+
+def test_classes_with_commas_keep_their_names() -> None:
+    found = targets.read(_cells("1,0", "2,0", "1,0", "2,0"))
+    assert (found.classes, found.notes) == (("1,0", "2,0"), ())
+    assert targets.read(_cells("1,5", "2,5", "1,5", "2,5"), "classification").classes == ("1,5", "2,5")
+
+
 def test_columns_of_parquet_have_the_same_rules() -> None:
     numbers = targets.read(_cells(1.5, None, 2.0, dtype="double[pyarrow]"))
     assert (numbers.values.tolist(), numbers.left_out) == ([1.5, 2.0], 1)
@@ -79,8 +112,13 @@ def test_columns_of_parquet_have_the_same_rules() -> None:
         (["a", "b", "c"], "auto", "has another value in each of the 3 rows"),
         (["a", "b", "a", "c"], "auto", "one row alone has 'b', 'c'; leave"),
         (["1.5", "x", "2"], "regression", "must have numbers with problem=regression, but row 2 is 'x'"),
-        (["1,5", "2,5", "3"], "regression", "but row 1 is '1,5'"),
+        (["1,5", "2,5", "x"], "regression", "but row 3 is 'x'"),
         (["1.5", "2", "inf"], "auto", "must have finite numbers, but row 3 is inf"),
+        # Classes, but for the infinite one.
+        (["0", "1", "inf", "0", "1", "inf"], "auto", "must have finite numbers, but row 3 is inf"),
+        (["0", "1", "-Infinity"] * 2, "classification", "must have finite numbers, but row 3 is -inf"),
+        ([repr(1e9 + n / 100) for n in range(60)], "auto", "which 32 bits cannot tell: subtract an offset"),
+        (["1e300", "2.5", "1"], "auto", "'y' must have numbers up to 1e+15, but has 1e+300"),
         (["1e400", "2", "3"], "regression", "must have finite numbers, but row 1 is inf"),
         (["x" * 1000, "y", "y"], "auto", f"one row alone has '{'x' * 57}...'"),
     ],
@@ -109,8 +147,28 @@ def test_times_are_numbers_or_dates() -> None:
     dates = targets.times(_cells("2024-03-01", "2024-02-28 12:00", "2024-03-01T01:00:00+02:00"))
     assert np.argsort(dates).tolist() == [1, 2, 0]
     with pytest.raises(
-        UserError, match=r"must have numbers, or dates such as 2024-03-31, but row 2 is '03/04"
+        UserError, match=r"must have finite numbers, or dates such as 2024-03-31, in all rows, but row 2"
     ):
         targets.times(_cells("2024-03-01", "03/04/2024"))
     with pytest.raises(UserError, match=r"^time: the column 'y' must have a value in each row"):
         targets.times(_cells("1", ""))
+
+
+@pytest.mark.parametrize(
+    ("cells", "row"),
+    [
+        (["0", "1", "2", "inf", "4"], "row 4 is 'inf'"),
+        (["0", "1", "soon"], "row 3 is 'soon'"),
+        (["2024-03-01", "2024-03-02", "03/04/2024"], "row 3 is '03/04/2024'"),
+        (["7", "2024-03-02"], "row 2 is '2024-03-02'"),
+        (["2024-03-02", "2024-03-03", "7"], "row 3 is '7'"),
+    ],
+)
+def test_the_row_that_is_no_time_is_told(cells: list[str], row: str) -> None:
+    with pytest.raises(UserError, match=f"in all rows, but {row}$"):
+        targets.times(_cells(*cells))
+
+
+def test_numbers_that_are_equal_are_none_that_cannot_be_told() -> None:
+    targets.check_numbers(np.full(3, 5.0), "y")
+    targets.check_numbers(np.array([-1e9, 1e9]), "y")

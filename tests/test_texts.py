@@ -157,6 +157,14 @@ def test_numbers_are_an_output_of_their_own(tmp_path: Path) -> None:
     assert Corpus(few).load("full").classes == ("down", "up")
 
 
+def test_numbers_with_commas_are_read_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("say;stars\n" + "".join(f"good film;{n},5\n" for n in range(40)), encoding="utf-8")
+    data = Corpus(_source(file, "stars")).load("full")
+    assert data.train.targets["prediction"].max() < 40
+    assert "target stars: a comma stands for the point: '0,5' is read as 0.5" in caplog.text
+
+
 def test_rows_may_be_split_by_time(tmp_path: Path) -> None:
     file = _file(tmp_path)
     lines = file.read_text().splitlines()
@@ -180,6 +188,11 @@ def test_rows_may_be_split_by_time(tmp_path: Path) -> None:
             "say,verdict\n" + "".join(f"w{n},{'ab'[n % 2]}\n" for n in range(10)),
             {},
             "text: no word of the column 'say' is in two of the",
+        ),
+        (
+            "say,verdict\n" + "".join(f"hi,{1e9 + n / 100}\n" for n in range(60)),
+            {},
+            "target: the column 'verdict' has numbers up to 1e+09 that differ by 0.173181 only",
         ),
     ],
 )

@@ -6,7 +6,8 @@ Each CSV file of the folder whose last column is `target` is searched by `task=t
 then boosting is tuned on it, each for so many minutes of all cores, one after the other. Both split the rows
 as A. Kadra et al., "Well-tuned Simple Nets Excel on Tabular Datasets" (arXiv 2106.11189) do. Scores are
 balanced accuracies of the test rows, which neither sees before its last model is made. The file has for each
-set `{"ours": 0 to 1, "boosting": 0 to 1, "seconds": of ours}`; the table goes to the terminal.
+set `{"ours": 0 to 1, "boosting": 0 to 1, "seconds": of ours}`, or `{"failed": why}`; the table goes to the
+terminal. The exit code is 1 if a set failed.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from benchmarks import searches
 from pipeline.benchmark import machine
 from pipeline.benchmark.speed import table
+from pipeline.datasets import table_files
 
 # Test balanced accuracy in % (Kadra et al. 2021): MLP, MLP with dropout, the searched cocktail MLP+C, tuned
 # XGBoost; up to 4 days on 20 cores for each set.
@@ -35,6 +37,7 @@ _NAMES = ("MLP", "MLP + dropout", "MLP+C", "XGBoost")
 # Of the time: what follows the last trial. Seconds at least, and a share.
 _CLOSING_SECONDS, _CLOSING_SHARE = 40.0, 0.12
 _ENOUGH_TRIALS = 2_000
+_METRIC = "ensemble_test_balanced_accuracy"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,35 +48,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     parser.add_argument("--only", help="names of sets, with commas between")
     given = parser.parse_args(arguments)
-    files = _files(given.tables, given.only)
+    _check(given.minutes, given.output)
+    files, failed = _files(given.tables, given.only)
     found: dict[str, dict[str, float]] = {}
+    _write(given.output, found, failed)
     for file in files:
-        found[file.stem] = _both(file, given.minutes * 60)
-        print(f"{file.stem}: {found[file.stem]}", file=sys.stderr, flush=True)
+        try:
+            found[file.stem] = _both(file, given.minutes * 60)
+        except searches.Failed as error:
+            failed[file.stem] = error.reason
+        print(f"{file.stem}: {found.get(file.stem) or failed[file.stem]}", file=sys.stderr, flush=True)
         # After each set: a run that is cut off has what it found.
-        given.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(f"{machine.described()}\n{given.minutes:g} minutes a set\n\n{report(found)}")
-    return 0
+        _write(given.output, found, failed)
+    print(f"{machine.described()}\n{given.minutes:g} minutes a set\n")
+    if found:
+        print(report(found))
+    for name, why in failed.items():
+        print(f"failed: {name}: {why}")
+    return 1 if failed else 0
 
 
-def _files(folder: Path, only: str | None) -> list[Path]:
-    """The tables, by name; those that do not end with a column `target` are told and left out."""
+def _check(minutes: float, output: Path) -> None:
+    """Sees to what would else be found out after the first set's minutes."""
+    if minutes * 60 <= _CLOSING_SECONDS:
+        raise SystemExit(f"--minutes: must be more than {_CLOSING_SECONDS / 60:.1f}, but is {minutes:g}")
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise SystemExit(f"--output: {output}: there is no folder {output.parent} that can be written to")
+
+
+def _write(output: Path, found: Mapping[str, Mapping[str, float]], failed: Mapping[str, str]) -> None:
+    sets = {**found, **{name: {"failed": why} for name, why in failed.items()}}
+    output.write_text(json.dumps(sets, indent=2) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path, only: str | None) -> tuple[list[Path], dict[str, str]]:
+    """The tables, by name, and why others cannot be read.
+
+    Those that do not end with a column `target` are told and left out.
+    """
     if not folder.is_dir():
         raise SystemExit(f"--tables: {folder}: there is no such folder")
-    wanted = only.split(",") if only else None
-    files = []
-    for file in sorted(folder.glob("*.csv")):
-        if wanted is not None and file.stem not in wanted:
+    there = {file.stem: file for file in sorted(folder.glob("*.csv"))}
+    wanted = only.split(",") if only else list(there)
+    if unknown := [name for name in wanted if name not in there]:
+        raise SystemExit(f"--only: {folder}: has no {', '.join(f'{name}.csv' for name in unknown)}")
+    files, failed = [], dict[str, str]()
+    for name, file in there.items():
+        if name not in wanted:
             continue
-        with file.open(encoding="utf-8-sig") as opened:
-            last = opened.readline().rstrip("\n").rpartition(",")[2]
-        if last.strip('"') == "target":
+        try:
+            _, names = table_files.heading(file)
+        except (OSError, ValueError) as error:
+            failed[name] = f"its names of columns cannot be read: {error}"
+            print(f"{name}: {failed[name]}", file=sys.stderr)
+            continue
+        if names[-1] == "target":
             files.append(file)
         else:
-            print(f"left out: {file.name}: its last column is {last!r}", file=sys.stderr)
-    if not files:
+            print(f"left out: {file.name}: its last column is {names[-1]!r}", file=sys.stderr)
+    if not files and not failed:
         raise SystemExit(f"--tables: {folder}: has no CSV file whose last column is target")
-    return files
+    return files, failed
 
 
 def _both(file: Path, seconds: float) -> dict[str, float]:
@@ -82,8 +117,6 @@ def _both(file: Path, seconds: float) -> dict[str, float]:
         folder = Path(name)
         environment = searches.environment(folder, folder / "cache")
         timeout = seconds - max(_CLOSING_SECONDS, _CLOSING_SHARE * seconds)
-        if timeout <= 0:
-            raise SystemExit(f"--minutes: must be more than {_CLOSING_SECONDS / 60:.1f}")
         more = (
             f"--data={file.resolve()}",
             "--target=target",
@@ -93,15 +126,27 @@ def _both(file: Path, seconds: float) -> dict[str, float]:
             "--export=none",
         )
         took, _ = searches.timed(searches.command(_ENOUGH_TRIALS, "table", *more), folder, environment)
-        ours = searches.metrics(folder, ["ensemble_test_balanced_accuracy"])
+        ours = _score(folder)
         boosted = [sys.executable, "-m", "benchmarks.cocktails.boosting"]
         boosted += [f"--table={file.resolve()}", f"--seconds={seconds}"]
         _, told = searches.timed(boosted, folder, environment | {"OMP_NUM_THREADS": str(os.cpu_count())})
     return {
-        "ours": ours["ensemble_test_balanced_accuracy"],
+        "ours": ours,
         "boosting": json.loads(told.splitlines()[-1])["score"],
         "seconds": took,
     }
+
+
+def _score(folder: Path) -> float:
+    """The test score of a folder's only search.
+
+    Raises:
+        Failed: it ended without one.
+    """
+    found = searches.metrics(folder, [_METRIC])
+    if _METRIC not in found:
+        raise searches.Failed("the search ended before a trial had a model: give it more minutes")
+    return found[_METRIC]
 
 
 def report(found: Mapping[str, Mapping[str, float]]) -> str:

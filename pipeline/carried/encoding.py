@@ -5,10 +5,10 @@ A row is encoded when it is asked about as rows were when they were learned from
 A rule is a mapping of JSON values: `name` of the column, `kind`, and what the kind needs:
 
 number: `fill` for missing cells, `centre` and `scale`, `marked` whether missing cells have a column of their
-own, `strays`, texts that count as missing, `comma` whether one stands for the point. date: the same in days,
-and `format` as of `strptime`, or ISO8601. category: `values`, each a text, or of `whole` numbers as they are
-written without a fraction; code 0 is any other. words: `words`, each with a column that is 1 where the cell
-holds it.
+own, `strays`, texts that count as missing, `comma` what one is in a text: `point`, `thousands`, which it
+parts, or "", no part of a number. date: the same in days, without `comma`, and `format` as of `strptime`, or
+ISO8601. category: `values`, each a text, or of `whole` numbers as they are written without a fraction, with
+`comma`; code 0 is any other. words: `words`, each with a column that is 1 where the cell holds it.
 """
 
 import re
@@ -26,6 +26,9 @@ MISSING = frozenset(
 )
 """Texts that say that a cell is missing, in any case of letters."""
 
+THOUSANDS = re.compile(r"-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+"""A number whose thousands are parted by commas."""
+
 _WORD = re.compile(r"\w+")
 _DAY = 86_400.0
 # Beyond three scales from the centre a number hardly counts: D. Holzmüller et al., "Better by Default: Strong
@@ -33,6 +36,8 @@ _DAY = 86_400.0
 _CLIP = 3.0
 # Further away than this all numbers are alike, and none overflows.
 _FAR = 1e6
+# No float is so large.
+_BEYOND = 2**1024
 _TRUTHS = ("true", "false")
 _WHOLE = re.compile(r"-?[0-9]+\.0+")
 
@@ -57,7 +62,8 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
         each column's codes after those of the columns before it. Either is left out where there is none.
 
     Raises:
-        CellError: a cell is no number or date, where its column was one.
+        CellError: a cell is no number or date, where its column was one; or is nothing that a file can hold:
+            a text with half a character, or a whole number beyond floats.
         KeyError: a column is missing.
     """
     numbers: list[Any] = []
@@ -65,6 +71,7 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
     begin = 0
     for rule in rules:
         cells = table[rule["name"]]
+        _check_sent(cells)
         match rule["kind"]:
             case "category":
                 codes.append(_codes(cells, rule) + begin)
@@ -107,18 +114,27 @@ def is_missing(cells: "pd.Series[Any]") -> Any:
     return missing | said
 
 
-def as_numbers(cells: "pd.Series[Any]", *, comma: bool = False) -> Any:
+def as_numbers(cells: "pd.Series[Any]", *, comma: str = "") -> Any:
     """Each cell as float64, (rows,); NaN where it is missing, infinite or no number.
 
-    comma: whether texts have one for the point.
+    comma: what one is in a text: `point`, `thousands`, or "".
     """
     if cells.dtype == object:
-        cells = cells.map(lambda cell: _plain(cell, comma=comma))
+        cells = cells.map(lambda cell: plain_number(cell, comma) if isinstance(cell, str) else cell)
     elif not pd.api.types.is_numeric_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
         cells = cells.astype("str").str.strip()
-        cells = cells.str.replace(",", ".", regex=False) if comma else cells
+        if comma:
+            cells = cells.map(lambda cell: plain_number(cell, comma), na_action="ignore")
     found = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def plain_number(text: str, comma: str) -> str:
+    """A number's text without its commas; any other text stays what it is."""
+    text = text.strip()
+    if comma == "point":
+        return text.replace(",", ".")
+    return text.replace(",", "") if comma == "thousands" and THOUSANDS.fullmatch(text) else text
 
 
 def as_dates(cells: "pd.Series[Any]", written: str) -> Any:
@@ -148,6 +164,31 @@ def words_of(text: str) -> set[str]:
     return set(_WORD.findall(text.lower()))
 
 
+def _check_sent(cells: "pd.Series[Any]") -> None:
+    """Sees that cells of a request are such that a file could hold them, too."""
+    if cells.dtype != object:
+        return
+    for row, cell in cells.items():
+        if isinstance(cell, str) and not _is_unicode(cell):
+            raise CellError(f"{cells.name}: must be Unicode, but is {_shown(cell)}", row)
+        if isinstance(cell, int) and abs(cell) >= _BEYOND:
+            raise CellError(f"{cells.name}: must be less than 2^1024, but has {cell.bit_length()} bits", row)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no half of a pair of surrogates stands alone, as JSON's escapes may have it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _texts_of(cells: "pd.Series[Any]") -> "pd.Series[Any]":
     if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_float_dtype(cells.dtype):
         return cells.astype(object).map(_text)
@@ -165,20 +206,13 @@ def _text(cell: Any) -> str:
     return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
 
 
-def _plain(cell: Any, *, comma: bool) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    return cell.strip().replace(",", ".") if comma else cell.strip()
-
-
 def _check(cells: "pd.Series[Any]", found: Any, rule: Mapping[str, Any]) -> None:
     bad = np.isnan(found) & ~is_missing(cells)
     if bad.any():
         bad &= ~np.isin(as_texts(cells).astype(str), rule["strays"])
     if bad.any():
         place = int(bad.argmax())
-        cell = repr(cells.iloc[place])
-        shown = cell if len(cell) <= 60 else f"{cell[:57]}..."
+        shown = _shown(cells.iloc[place])
         raise CellError(f"{rule['name']}: must be a {rule['kind']}, but is {shown}", cells.index[place])
 
 
@@ -187,7 +221,9 @@ def _features(found: Any, rule: Mapping[str, Any]) -> list[Any]:
     missing = np.isnan(found)
     filled = np.where(missing, rule["fill"], found)
     with np.errstate(over="ignore"):
-        far = np.clip((filled - rule["centre"]) * rule["scale"], -_FAR, _FAR)
+        # Of no scale all are alike, also those whose difference is infinite.
+        sized = (filled - rule["centre"]) * rule["scale"] if rule["scale"] else np.zeros_like(filled)
+        far = np.clip(sized, -_FAR, _FAR)
     made = [far / np.sqrt(1.0 + np.square(far / _CLIP))]
     if rule["kind"] == "date":
         for days in (7.0, 365.2425):
@@ -200,7 +236,7 @@ def _features(found: Any, rule: Mapping[str, Any]) -> list[Any]:
 def _codes(cells: "pd.Series[Any]", rule: Mapping[str, Any]) -> Any:
     if rule["whole"]:
         known = np.array([int(value) for value in rule["values"]], dtype=np.float64)
-        numbers = as_numbers(cells)
+        numbers = as_numbers(cells, comma=rule["comma"])
         place = np.clip(np.searchsorted(known, numbers), 0, len(known) - 1)
         return np.where(known[place] == numbers, place + 1, 0)
     return pd.Index(rule["values"], dtype=object).get_indexer(as_texts(cells)) + 1

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.datasets import splits
+from pipeline.datasets.targets import check_numbers
 from pipeline.errors import UserError
 from pipeline.forms import Form
 from pipeline.values import Array, Data, Size, Split
@@ -241,7 +242,10 @@ def _check_length(inputs: Inputs, targets: Array, where: str) -> None:
 def _targets(parts: list[Array], goal: Goal, rows: Rows) -> tuple[list[Any], tuple[str, ...]]:
     """Each part's targets as the model takes them, and the names of the classes."""
     if goal.kind == "numbers":
-        return [{PREDICTION: _numbers(part, goal, rows.where)} for part in parts], ()
+        numbers = [_numbers(part, goal, rows.where) for part in parts]
+        # Of all together, as a part may have few rows.
+        check_numbers(np.concatenate(numbers), f"{rows.where}: y")
+        return [{PREDICTION: part.astype(np.float32)} for part in numbers], ()
     labels, classes = _labels(parts, goal, rows)
     if goal.kind == "one_hot":
         eye = np.eye(len(classes), dtype=np.float32)
@@ -251,6 +255,7 @@ def _targets(parts: list[Array], goal: Goal, rows: Rows) -> tuple[list[Any], tup
 
 
 def _numbers(targets: Array, goal: Goal, where: str) -> Array:
+    """(rows, 1), as wide as they are given."""
     if goal.units != 1:
         raise UserError(
             f"{where}: a model that learns numbers must have one output unit here, but has {goal.units}; a"
@@ -260,7 +265,7 @@ def _numbers(targets: Array, goal: Goal, where: str) -> Array:
         raise UserError(f"{where}: y must be one number a row, but is {targets.dtype} of {targets.shape}")
     if not np.isfinite(targets).all():
         raise UserError(f"{where}: y must be finite, but {np.count_nonzero(~np.isfinite(targets))} are not")
-    return targets.reshape(-1, 1).astype(np.float32)
+    return targets.reshape(-1, 1)
 
 
 def _labels(parts: list[Array], goal: Goal, rows: Rows) -> tuple[list[Array], tuple[str, ...]]:

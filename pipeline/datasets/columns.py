@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.carried import encoding
+from pipeline.datasets import commas
+from pipeline.datasets.commas import STRAY_SHARE, Comma
 from pipeline.errors import UserError
 from pipeline.values import Array
 
@@ -25,13 +27,15 @@ _FEW = 12
 _VALUES, _WORDS = 256, 200
 # A value that one row has tells nothing of others.
 _SEEN = 2
-# Cells that are no numbers in a column of numbers, at most: their share, and how many different ones.
-_STRAY_SHARE, _STRAYS = 0.05, 20
+# Different cells that are no numbers in a column of numbers, at most.
+_STRAYS = 20
 # A text column has so many words a cell, and so many of its rows differ.
 _TEXT_WORDS, _TEXT_SHARE = 3.0, 0.3
-FORMATS = ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M")
+FORMATS = (
+    "ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d",
+    "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M",
+)  # fmt: skip
 _DIGIT = re.compile(r"\d")
-_COMMA = re.compile(r"^\s*-?[0-9]+,[0-9]+\s*$")
 _SHOWN = 5
 # Arrow's types of cells that are no values.
 _NESTED = (
@@ -93,18 +97,19 @@ def _of_column(name: str, every: "pd.Series[Any]", cells: "pd.Series[Any]") -> t
     if len(counts) == 1 and not missing.any():
         return [], "every row has the same"
     there = every[~encoding.is_missing(every)]
-    comma = _has_commas(there)
+    comma = commas.read(there)
     strays = _strays(name, there, comma=comma)
     numbers = encoding.as_numbers(cells, comma=comma)
     known = ~np.isnan(numbers)
     if strays is not None and known.any():
         rules = _numbers(name, numbers[known], marked=not known.all(), strays=strays, comma=comma)
         shown = ", ".join(map(repr, strays[:_SHOWN]))
-        return rules, f"cells that are no numbers count as missing: {shown}" if strays else ""
+        odd = f"cells that are no numbers count as missing: {shown}" if strays else ""
+        return rules, "; ".join(filter(None, (commas.told(there, comma), odd)))
     if written := _date_format(there):
         days = encoding.as_dates(cells[~missing], written)
         rule = _scaled(name, "date", days, marked=bool(missing.any()), strays=[])
-        return [{**rule, "format": written}], ""
+        return [{**rule, "format": written}], _order_told(there, written)
     return _texts(name, texts, counts, len(cells), marked=bool(missing.any()))
 
 
@@ -114,24 +119,14 @@ def _has_values(cells: "pd.Series[Any]") -> bool:
     return kind not in _NESTED
 
 
-def _has_commas(cells: "pd.Series[Any]") -> bool:
-    """Whether its numbers have a comma for the point, as files with semicolons between cells often have."""
-    if cells.dtype != "str" or not cells.str.contains(",", regex=False).any():
-        return False
-    # A point beside it would part thousands.
-    return bool(
-        (cells.str.contains(_COMMA) | ~np.isnan(encoding.as_numbers(cells))).mean() > 1 - _STRAY_SHARE
-    )
-
-
-def _strays(name: str, cells: "pd.Series[Any]", *, comma: bool) -> list[str] | None:
+def _strays(name: str, cells: "pd.Series[Any]", *, comma: Comma) -> list[str] | None:
     """What stands among a column's numbers and is none; None where the column is not of numbers."""
     bad = np.isnan(encoding.as_numbers(cells, comma=comma))
     if not bad.any():
         return []
     infinite = _infinite(cells, bad)
     found = sorted(set(encoding.as_texts(cells[bad & ~infinite]).tolist()))
-    if (bad & ~infinite).mean() > _STRAY_SHARE or len(found) > _STRAYS:
+    if (bad & ~infinite).mean() > STRAY_SHARE or len(found) > _STRAYS:
         return None
     if infinite.any():
         # A fault of whatever wrote the file.
@@ -150,28 +145,32 @@ def _infinite(cells: "pd.Series[Any]", bad: Array) -> Array:
     return found
 
 
-def _numbers(name: str, numbers: Array, *, marked: bool, strays: Sequence[str], comma: bool) -> list[Rule]:
+def _numbers(name: str, numbers: Array, *, marked: bool, strays: Sequence[str], comma: Comma) -> list[Rule]:
     rules: list[Rule] = [{**_scaled(name, "number", numbers, marked=marked, strays=strays), "comma": comma}]
     different = np.unique(numbers)
     if 2 < len(different) <= _FEW and (different == np.round(different)).all():
         values = [str(int(number)) for number in different]
-        rules.append({"name": name, "kind": "category", "values": values, "whole": True})
+        rules.append({"name": name, "kind": "category", "values": values, "whole": True, "comma": comma})
     return rules
 
 
 def _scaled(name: str, kind: str, numbers: Array, *, marked: bool, strays: Sequence[str]) -> Rule:
     """Median and quartiles, which outliers do not move; the range where the quartiles are equal."""
-    low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
-    # By halves, which do not overflow.
-    spread = 2.0 * (high / 2.0 - low / 2.0)
-    if not spread:
-        spread = numbers.max() / 2.0 - numbers.min() / 2.0
+    # By halves, which do not overflow, and are exact.
+    low, middle, high = np.quantile(numbers / 2.0, (0.25, 0.5, 0.75))
+    with np.errstate(over="ignore", divide="ignore"):
+        spread = 2.0 * (high - low)
+        if not spread:
+            spread = numbers.max() / 2.0 - numbers.min() / 2.0
+        scale = np.float64(1.0) / spread
+    middle = float(2.0 * middle)
     return {
         "name": name,
         "kind": kind,
-        "fill": float(middle),
-        "centre": float(middle),
-        "scale": float(1.0 / spread) if 0 < spread < np.inf and np.isfinite(1.0 / spread) else 0.0,
+        "fill": middle,
+        "centre": middle,
+        # Nothing is told of numbers that are all alike, or further apart than floats are.
+        "scale": float(scale) if np.isfinite(scale) else 0.0,
         "marked": marked,
         "strays": list(strays),
     }
@@ -189,6 +188,22 @@ def _date_format(cells: "pd.Series[Any]") -> str:
         if all(not np.isnan(encoding.as_dates(some, written)).any() for some in (first, cells)):
             return written
     return ""
+
+
+def _order_told(cells: "pd.Series[Any]", written: str) -> str:
+    """That days and months may be the other way round, for people; "" where they cannot."""
+    other = written.replace("%m/%d", "%d/%m")
+    if other == written:
+        return ""
+    days, others = encoding.as_dates(cells, written), encoding.as_dates(cells, other)
+    if np.isnan(others).any() or (days == others).all():
+        return ""
+    place = int((days != others).argmax())
+    read = np.datetime64(int(days[place] // 1), "D")
+    return (
+        "the month is taken to stand before the day, as no cell tells:"
+        f" {cells.iloc[place].strip()!r} is read as {read}; write dates so if it does not"
+    )
 
 
 def _texts(

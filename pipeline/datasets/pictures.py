@@ -199,6 +199,8 @@ def _of_table(file: Path, source: Source) -> tuple[Listed, list[str]]:
     folder = file.parent.resolve()
     files = []
     for row, path in zip(target.rows, paths, strict=True):
+        if "\0" in path:
+            raise UserError(f"data: {file}: row {row + 1}: {path[:80]!r} is no path, as it holds a zero byte")
         named = Path(os.path.normpath(folder / path))
         if not named.is_relative_to(folder) or not named.resolve().is_relative_to(folder):
             raise UserError(f"data: {file}: row {row + 1}: {path[:80]!r} leads out of the file's folder")

@@ -2,6 +2,7 @@
 
 import codecs
 import collections
+import contextlib
 import csv
 import io
 import os
@@ -26,6 +27,8 @@ _BLOCK = 16 * 2**20
 _END = "\ufdd0"
 # The index that pandas writes where it has no name.
 _INDEX = re.compile(r"__index_level_\d+__")
+# Types that hardly any calculation takes yet, and what they are held as instead.
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 def read(file: str | Path, what: str = "data") -> pd.DataFrame:
@@ -58,18 +61,30 @@ def read(file: str | Path, what: str = "data") -> pd.DataFrame:
     suffix = place.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(f"{what}: {place}: must end in one of {', '.join(SUFFIXES)}")
-    try:
-        if not place.stat().st_size:
-            raise _Fault("is empty: it has 0 bytes")
+    with _told_faults(place, what):
         table = _parquet(place) if suffix == ".parquet" else _text(place)
-    except _Fault as fault:
-        raise UserError(f"{what}: {place}: {fault}") from None
-    except (OSError, pa.ArrowException, csv.Error) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{what}: {place}: cannot be read as {suffix[1:]}: {said}") from None
     if not len(table):
         raise UserError(f"{what}: {place}: has no rows")
     return table
+
+
+def batches(file: Path, rows: int, what: str = "data") -> Iterator[pd.DataFrame]:
+    """The rows of a CSV or TSV file as `read` has them, by the same rules, at most so many at a time.
+
+    Memory: a few blocks of 16 MiB, however long the file is.
+
+    Args:
+        file: exists.
+        rows: 1 or more.
+        what: the parameter that named it, for the errors.
+
+    Raises:
+        UserError: the file is not as `read` tells; of what is wrong with a row, when it is come to.
+    """
+    with _told_faults(file, what):
+        for block in _blocks(file):
+            for begin in range(0, block.num_rows, rows):
+                yield block.slice(begin, rows).to_pandas()
 
 
 def state(file: str | Path) -> tuple[int, int]:
@@ -118,6 +133,14 @@ def column(table: pd.DataFrame, name: str, file: str | Path, what: str) -> "pd.S
     return table[name]
 
 
+def without_views(table: Any) -> Any:
+    """An Arrow table whose texts and bytes are of the types that Arrow and pandas calculate with."""
+    for place, field in enumerate(table.schema):
+        if field.type in _VIEWS:
+            table = table.set_column(place, field.name, table.column(place).cast(_VIEWS[field.type]))
+    return table
+
+
 def as_text(cells: "pd.Series[Any]") -> "pd.Series[str]":
     """A column as texts, whatever its type: numbers as one writes them (3.0 is 3), "" where one is missing.
 
@@ -141,7 +164,26 @@ class _Fault(ValueError):
     """What is wrong with the file."""
 
 
+@contextlib.contextmanager
+def _told_faults(file: Path, what: str) -> Iterator[None]:
+    """Tells whatever is wrong with a file in one way."""
+    try:
+        if not file.stat().st_size:
+            raise _Fault("is empty: it has 0 bytes")
+        yield
+    except _Fault as fault:
+        raise UserError(f"{what}: {file}: {fault}") from None
+    except (OSError, pa.ArrowException, csv.Error) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what}: {file}: cannot be read as {file.suffix[1:].lower()}: {said}") from None
+
+
 def _text(file: Path) -> pd.DataFrame:
+    return pa.Table.from_batches([*_blocks(file)]).to_pandas()
+
+
+def _blocks(file: Path) -> Iterator[Any]:
+    """The rows of a text file, one block at least, and perhaps no row."""
     _check_encoding(file)
     separator, names = heading(file)
     _check_names(names)
@@ -153,9 +195,12 @@ def _text(file: Path) -> pd.DataFrame:
         bad.append(row)
         return "error"
 
+    # One behind: the last one ends with the row that was put there.
+    last: Any = None
     try:
-        with file.open("rb") as opened:
-            table = arrow_csv.read_csv(
+        with (
+            file.open("rb") as opened,
+            arrow_csv.open_csv(
                 io.BufferedReader(_Ended(opened, separator.join([_END] * len(names))), _BLOCK),
                 # One thread: several do not tell the row that is wrong.
                 arrow_csv.ReadOptions(
@@ -167,12 +212,19 @@ def _text(file: Path) -> pd.DataFrame:
                 arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.large_string()), strings_can_be_null=False
                 ),
-            )
+            ) as blocks,
+        ):
+            for block in blocks:
+                if not block.num_rows:
+                    continue
+                if last is not None:
+                    yield last
+                last = block
     except pa.ArrowInvalid as error:
         raise _Fault(_told(bad[0], len(names)) if bad else _first_line(error)) from None
-    if table.num_rows and table.column(0)[-1].as_py() != _END:
+    if last is None or last.column(0)[-1].as_py() != _END:
         raise _Fault("a double quote is never closed; the file may be cut off")
-    return table.slice(0, max(table.num_rows - 1, 0)).to_pandas()
+    yield last.slice(0, last.num_rows - 1)
 
 
 def _told(row: Any, names: int) -> str:
@@ -244,7 +296,7 @@ def _parquet(file: Path) -> pd.DataFrame:
             # Types that pandas calculates with in part only.
             table = table.set_column(place, field.name, table.column(place).cast(pa.float64()))
     table = table.drop_columns([name for name in table.schema.names if _INDEX.fullmatch(name)])
-    return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    return without_views(table).to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
 
 
 def _check_names(names: list[str]) -> None:

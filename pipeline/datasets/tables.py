@@ -18,12 +18,10 @@ from pipeline.datasets import columns, splits, table_files, targets
 from pipeline.datasets.columns import Rule
 from pipeline.errors import RunError, UserError
 from pipeline.source import Source
-from pipeline.values import Array, Data, Size, Split
+from pipeline.values import Data, Size, Split
 
 _EXAMPLE = 3
 _ROWS = 10_000
-# Of targets: the size that may still be squared in 32 bits, and how much larger than their spread it may be.
-_LARGEST, _DIGITS = 1e15, 1e5
 ANSWER = "prediction"
 """The name of the only output of a model that answers with a number."""
 
@@ -61,8 +59,6 @@ def read(source: Source, size: Size) -> Table:
         if (name := getattr(source, role))
     }
     asked = targets.read(by_role["target"], source.problem)
-    if asked.is_number:
-        _check_numbers(asked.values, source.target)
     groups = targets.groups(by_role["group"])[asked.rows] if source.group else None
     times = targets.times(by_role["time"])[asked.rows] if source.time else None
     # Rows go by their numbers until the rules are there, which need those to learn from.
@@ -89,11 +85,13 @@ def read(source: Source, size: Size) -> Table:
     example = _example(features.iloc[parts[0].one_input[:_EXAMPLE]], fitted.rules)
     missing = (f"{asked.left_out} rows without a target are left out",) if asked.left_out else ()
     nameless = ("the column without a name is left out",) if unnamed else ()
-    return Table(data, fitted.rules, example, (*missing, *nameless, *fitted.notes), state)
+    return Table(data, fitted.rules, example, (*missing, *nameless, *asked.notes, *fitted.notes), state)
 
 
 def raw(source: Source, split: Split, state: tuple[int, int]) -> Iterator[pd.DataFrame]:
     """A split's rows as the file has them, some thousands at a time: all columns but the target.
+
+    Their index has the rows' numbers in the file, from 1.
 
     state: of the file when the split was read.
 
@@ -109,22 +107,9 @@ def raw(source: Source, split: Split, state: tuple[int, int]) -> Iterator[pd.Dat
     table = table_files.read(source.data)
     places: Any = split.places
     rows = table.drop(columns=[source.target])
+    rows.index = pd.RangeIndex(1, len(rows) + 1)
     for begin in range(0, len(places), _ROWS):
         yield rows.iloc[places[begin : begin + _ROWS]]
-
-
-def _check_numbers(values: Array, name: str) -> None:
-    """Models calculate in 32 bits, which tell about seven digits."""
-    offset, spread = float(np.abs(values).max()), float(np.std(values))
-    if not np.isfinite(spread) or offset > _LARGEST:
-        raise UserError(
-            f"target: the column {name!r} must have numbers up to {_LARGEST:g}, but has {offset:g}"
-        )
-    if offset > _DIGITS * spread:
-        raise UserError(
-            f"target: the column {name!r} has numbers up to {offset:g} that differ by {spread:g} only, which"
-            " 32 bits cannot tell: subtract an offset from them"
-        )
 
 
 def _check_classes(train: Split, classes: tuple[str, ...]) -> None:
@@ -145,11 +130,11 @@ def _encoded(rules: tuple[Rule, ...], table: pd.DataFrame, part: Split) -> Split
 
 def _example(rows: pd.DataFrame, rules: tuple[Rule, ...]) -> tuple[Mapping[str, Any], ...]:
     """The rows as JSON has them: numbers, texts, and nothing for a missing cell."""
-    numbers = {rule["name"] for rule in rules if rule["kind"] == "number"}
+    commas = {rule["name"]: rule["comma"] for rule in rules if rule["kind"] == "number"}
     cells: dict[str, list[Any]] = {}
     for name in dict.fromkeys(rule["name"] for rule in rules):
-        if name in numbers:
-            read = encoding.as_numbers(rows[name])
+        if name in commas:
+            read = encoding.as_numbers(rows[name], comma=commas[name])
             cells[name] = [None if math.isnan(number) else float(number) for number in read]
         else:
             cells[name] = [text or None for text in encoding.as_texts(rows[name])]

@@ -74,6 +74,8 @@ class Corpus:
         empty = sum(not text.strip() for text in texts)
         if target.left_out:
             _log.warning("data: %s: %d of %d rows are left out: no target", file, target.left_out, len(table))
+        for note in target.notes:
+            _log.warning("data: %s: %s", file, note)
         if empty:
             _log.warning("data: %s: %d of %d texts are empty", file, empty, len(texts))
         return Column(texts, target, ordered.get("group"), ordered.get("time"))

@@ -58,15 +58,14 @@ def batches(file: Path, told: Mapping[str, Any]) -> Iterator[Batch]:
         for rows, kept in tables.batches(file, _columns(told), form["kind"]):
             yield Batch(rows, kept)
     elif suffix in _ARRAYS:
-        begin = 0
+        # Rows count from 1, as those of tables do.
+        begin = 1
         for found in arrays.batches(file, names, _BYTES):
             rows = len(next(iter(found.values())))
-            yield Batch(
-                _as_rows(found, told, f"{file}, rows from {begin}"),
-                pd.DataFrame(index=range(begin, begin + rows)),
-            )
+            index = pd.RangeIndex(begin, begin + rows)
+            yield Batch(_as_rows(found, told, index, f"{file}, rows from {begin}"), pd.DataFrame(index=index))
             begin += rows
-        if not begin:
+        if begin == 1:
             raise UserError(f"input: {file}: has no rows")
     else:
         known = ", ".join((*tables.SUFFIXES, *_ARRAYS, *PICTURES))
@@ -119,7 +118,7 @@ def _content(file: Path, place: Path) -> bytes:
         raise UserError(f"input: {file}: cannot be read: {error.strerror}") from None
 
 
-def _as_rows(found: Mapping[str, Array], told: Mapping[str, Any], place: str) -> Any:
+def _as_rows(found: Mapping[str, Array], told: Mapping[str, Any], index: pd.Index, place: str) -> Any:
     form, inputs = told["form"], {one["name"]: one for one in told["inputs"]}
     match form["kind"]:
         case "columns":
@@ -129,12 +128,14 @@ def _as_rows(found: Mapping[str, Array], told: Mapping[str, Any], place: str) ->
                     f"input: {place}: must be numbers, (rows, {len(names)}),"
                     f" but is {table.dtype} {table.shape}"
                 )
-            return pd.DataFrame(table.astype(np.float64), columns=names)
+            return pd.DataFrame(table.astype(np.float64), columns=names, index=index)
         case "arrays":
             return _cast_all(found, inputs, place)
         case _:
             columns = {name or form["column"]: list(array) for name, array in found.items()}
-            return pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()})
+            return pd.DataFrame(
+                {name: pd.Series(cells, index, dtype=object) for name, cells in columns.items()}
+            )
 
 
 def _cast_all(found: Mapping[str, Array], inputs: Mapping[str, Any], place: str) -> Any:

@@ -1,8 +1,5 @@
 """Tables of rows, batch by batch: CSV, TSV and Parquet."""
 
-import collections
-import csv
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,9 @@ _BYTES = 64 * 2**20
 def batches(file: Path, columns: Sequence[str], kind: str) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """The rows that a model takes, and beside them the columns that it does not, as they are written.
 
+    Both are numbered from 1, as people count the rows under a heading. A text file is read by the rules of
+    `table_files.read`.
+
     Args:
         file: ends in one of `SUFFIXES`.
         columns: what the model takes.
@@ -29,8 +29,8 @@ def batches(file: Path, columns: Sequence[str], kind: str) -> Iterator[tuple[pd.
     Raises:
         UserError: the file is damaged, lacks a column or rows, or a cell is not what it should be.
     """
-    begin = 0
-    for table in _read(file, columns):
+    begin = 1
+    for table in _read(file):
         missing = [name for name in columns if name not in table]
         if missing:
             has = ", ".join(map(str, table.columns))
@@ -45,7 +45,7 @@ def batches(file: Path, columns: Sequence[str], kind: str) -> Iterator[tuple[pd.
         else:
             yield rows, kept
         begin += len(table)
-    if not begin:
+    if begin == 1:
         raise UserError(f"input: {file}: has no rows")
 
 
@@ -54,30 +54,35 @@ def _pictured(rows: pd.DataFrame, file: Path) -> Iterator[pd.DataFrame]:
     held: list[list[bytes]] = []
     size = 0
     for end, cells in enumerate(rows.itertuples(index=False), start=1):
-        held.append([_picture(cell, file) for cell in cells])
+        held.append([_picture(cell, file, rows.index[end - 1]) for cell in cells])
         size += sum(map(len, held[-1]))
         if size >= _BYTES or end == len(rows):
             yield pd.DataFrame(held, columns=rows.columns, index=rows.index[end - len(held) : end])
             held, size = [], 0
 
 
-def _read(file: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _read(file: Path) -> Iterator[pd.DataFrame]:
+    if file.suffix.lower() != ".parquet":
+        yield from table_files.batches(file, _ROWS, "input")
+        return
     import pyarrow
 
     try:
-        yield from _parquet(file) if file.suffix.lower() == ".parquet" else _text(file, columns)
-    except (OSError, ValueError, csv.Error, pyarrow.ArrowException, pd.errors.ParserWarning) as error:
+        yield from _parquet(file)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"input: {file}: cannot be read as {file.suffix[1:]}: {said[0]}") from None
+        raise UserError(f"input: {file}: cannot be read as parquet: {said[0]}") from None
 
 
 def _parquet(file: Path) -> Iterator[pd.DataFrame]:
     """Columns in their own types, which pandas would change where a value is missing."""
+    import pyarrow
     from pyarrow import parquet
 
     with parquet.ParquetFile(file) as opened:
         for batch in opened.iter_batches(batch_size=_rows_of(opened)):
-            yield batch.to_pandas(types_mapper=pd.ArrowDtype)
+            table = table_files.without_views(pyarrow.Table.from_batches([batch]))
+            yield table.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _rows_of(opened: Any) -> int:
@@ -85,33 +90,6 @@ def _rows_of(opened: Any) -> int:
     groups = [opened.metadata.row_group(place) for place in range(opened.metadata.num_row_groups)]
     bytes_of_row = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
     return int(min(_ROWS, max(1, _BYTES // max(bytes_of_row, 1))))
-
-
-def _text(file: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Every cell as it is written: `007` and `NA` are no numbers of their own."""
-    separator, names = table_files.heading(file)
-    twice = [name for name, times in collections.Counter(names).items() if times > 1 and name in columns]
-    if twice:
-        raise ValueError(f"the column {twice[0]} is there twice")
-    with pd.read_csv(
-        file,
-        sep=separator,
-        chunksize=_ROWS,
-        # Excel writes a mark before the first name.
-        encoding="utf-8-sig",
-        dtype=str,
-        keep_default_na=False,
-        index_col=False,
-    ) as chunks:
-        while True:
-            with warnings.catch_warnings():
-                # It would drop what is behind the last name.
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                try:
-                    table = next(chunks)
-                except StopIteration:
-                    return
-            yield table
 
 
 def _numbers(column: "pd.Series[Any]", file: Path) -> "pd.Series[float]":
@@ -124,7 +102,7 @@ def _numbers(column: "pd.Series[Any]", file: Path) -> "pd.Series[float]":
     return numbers
 
 
-def _picture(cell: Any, file: Path) -> bytes:
+def _picture(cell: Any, file: Path, row: object) -> bytes:
     """A picture's bytes: the cell itself, or the file in the table's folder that it names."""
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         # As Hugging Face's data sets keep pictures in Parquet.
@@ -132,7 +110,11 @@ def _picture(cell: Any, file: Path) -> bytes:
     if isinstance(cell, bytes):
         return cell
     folder = file.parent.resolve()
-    named = (folder / str(cell)).resolve()
-    if not named.is_relative_to(folder) or not named.is_file():
-        raise UserError(f"input: {file}: {str(cell)[:80]!r} is no picture in its folder")
-    return named.read_bytes()
+    try:
+        named = (folder / str(cell)).resolve()
+        if named.is_relative_to(folder) and named.is_file():
+            return named.read_bytes()
+    except (OSError, ValueError):
+        # No path at all: too long, or with a zero byte; or closed to us.
+        pass
+    raise UserError(f"input: {file}: row {row}: {str(cell)[:80]!r} is no picture in its folder") from None

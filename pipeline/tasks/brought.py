@@ -124,6 +124,8 @@ def _table(source: Source, *, numbers: bool) -> Rows:
     inputs = np.stack(columns, axis=1)[found.rows]
     if found.left_out:
         print(f"{found.left_out} rows have no {source.target}, and are left out", flush=True)
+    for note in found.notes:
+        print(note, flush=True)
     return Rows(((inputs, found.values),), source.data, found.classes, Columns(tuple(map(str, names))))
 
 
