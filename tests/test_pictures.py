@@ -210,6 +210,22 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path, caplog: pytest
         assert why in line
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_a_dark_picture_of_16_bits_stays_dark(kind: str) -> None:
+    form, one = {"white": 255.0, "drawing": None}, {"shape": (4, 4, 1)}
+    # Of 65535, in whole 255ths.
+    for light, found in ((200, 0.0), (514, 2.0), (65535, 255.0)):
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), light, np.uint16)).save(file, kind)
+        assert np.unique(carried.picture(file.getvalue(), form, one)).tolist() == [found], light
+
+
+def test_a_picture_of_32_bits_is_read_as_its_brightest_pixel_says() -> None:
+    for brightest, found in ((200, 200), (65535, 255)):
+        pixels = np.array([[0, brightest]], np.int32)
+        assert np.asarray(carried.flat(Image.fromarray(pixels), "L")).tolist() == [[0, found]]
+
+
 def test_postscript_runs_no_ghostscript(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -97,6 +97,9 @@ def opened(given: Any) -> Any:
                 f"it has {picture.width} x {picture.height} pixels, {_MOST_PIXELS:,} are the most"
             )
         picture.load()
+        if (picture.format, picture.mode) == ("PPM", "I"):
+            # Pillow has brought it to 16 bits, whatever it had.
+            picture = picture.convert("I;16")
         return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
         raise ValueError("the picture cannot be read: it is in no known format") from None
@@ -138,9 +141,11 @@ def flat(picture: Any, mode: str) -> Any:
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16 bits a pixel, which Pillow would cut off instead of scaling.
+        # More than 8 bits a pixel, which Pillow would cut off instead of scaling.
         wide = np.asarray(picture, dtype=np.float64)
-        picture = Image.fromarray((wide / (65535.0 if wide.max() > 255 else 255.0) * 255).astype(np.uint8))
+        # Where 32 are there, nothing says how many of them are used.
+        white = 65535.0 if picture.mode != "I" or wide.max() > 255 else 255.0
+        picture = Image.fromarray(np.clip(wide / white * 255, 0, 255).astype(np.uint8))
     if picture.mode == "F":
         # Floats, which Pillow would cut off, too.
         light = np.asarray(picture, dtype=np.float64)
