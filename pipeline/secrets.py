@@ -9,16 +9,28 @@ from urllib.parse import unquote
 
 # user:password@host, after a scheme or without any; the password may itself hold / ? # and @.
 _USER = re.compile(r"(://|^(?!.*://))([^:/?#@\s]*):.*@")
-# As a part of a query, or of a driver's own connection text.
-_PART = re.compile(r"\b(password|passwd|pwd|token|secret)=[^&\s]*", re.IGNORECASE)
+# Alone, where it is a token that a server of the web takes for a password.
+_ALONE = re.compile(r"(https?://)([^:/?#@\s]+)@", re.IGNORECASE)
+# As a part of a query, or of a driver's own connection text, which may quote it. A name may have more words
+# before the telling one, which for the short ones must be a word of its own: `monkey` is no key.
+_PART = re.compile(
+    r"""
+    (?<![\w.-])
+    ( [\w.-]*(?:password|passwd|pwd|passphrase|token|secret|signature|(?:api|access|account|secret)key)
+    | (?:[\w.-]*[_.-])?(?:key|sig)
+    )=
+    ( '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | [^&\s]* )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 _BEFORE_HOST = re.compile(r"[^\s'\"/]+@")
 
 
 def redacted(text: str) -> str:
-    """The text with *** in place of every password."""
+    """The text with *** in place of every password, token, key or signature that its place tells as such."""
     for plain in (text, unquote(text)):
-        hidden = _PART.sub(r"\1=***", _USER.sub(r"\1\2:***@", plain))
+        hidden = _PART.sub(r"\1=***", _ALONE.sub(r"\1***@", _USER.sub(r"\1\2:***@", plain)))
         if hidden != plain:
             return hidden
     return text
@@ -32,18 +44,20 @@ _VARIABLES = (
     "MLFLOW_TRACKING_TOKEN",
     "PIPELINE_STORAGE",
     "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
 )
 _IN_URL = re.compile(r"://[^:/?#@\s]*:(.*)@")
-_IN_QUERY = re.compile(r"\b(?:password|passwd|pwd|token|secret)=([^&\s]+)", re.IGNORECASE)
-# Shorter ones would be found in any text, and tell as little.
-_LEAST = 4
+# Shorter ones would be found in any text, and tell as little. A short user alone may be a person's name.
+_LEAST, _LEAST_ALONE = 4, 8
 
 
 def hidden(text: str) -> str:
     """The text with *** in place of every password that this process was given, wherever it stands.
 
     Those are of the environment's variables and of URLs in the command line, as they are written there and
-    as they are meant (`%40` for `@`). Lines stay lines: a whole traceback may be given.
+    as they are meant (`%40` for `@`). A user without a password in `http://` counts as one from 8 letters on.
+    Lines stay lines: a whole traceback may be given.
     """
     for secret in sorted(set(_given()), key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -77,7 +91,12 @@ def _given() -> Iterator[str]:
 
 
 def _in_url(text: str) -> list[str]:
-    return [*_IN_URL.findall(text), *_IN_QUERY.findall(text)]
+    alone = [user for _, user in _ALONE.findall(text) if len(user) >= _LEAST_ALONE]
+    return [*_IN_URL.findall(text), *alone, *(_unquoted(value) for _, value in _PART.findall(text))]
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if value[:1] in ("'", '"') and value[-1:] == value[0] else value
 
 
 def _forms(secrets: list[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import base64
 import io
 import logging
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -208,6 +209,53 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path, caplog: pytest
     ):
         (line,) = (line for line in told.splitlines() if line.strip().startswith(f"{name}:"))
         assert why in line
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_a_dark_picture_of_16_bits_stays_dark(kind: str) -> None:
+    form, one = {"white": 255.0, "drawing": None}, {"shape": (4, 4, 1)}
+    # Of 65535, in whole 255ths.
+    for light, found in ((200, 0.0), (514, 2.0), (65535, 255.0)):
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), light, np.uint16)).save(file, kind)
+        assert np.unique(carried.picture(file.getvalue(), form, one)).tolist() == [found], light
+
+
+def test_a_picture_of_32_bits_is_read_as_its_brightest_pixel_says() -> None:
+    for brightest, found in ((200, 200), (65535, 255)):
+        pixels = np.array([[0, brightest]], np.int32)
+        assert np.asarray(carried.flat(Image.fromarray(pixels), "L")).tolist() == [[0, found]]
+
+
+def test_postscript_runs_no_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    run = tmp_path / "run"
+    (programs / "gs").write_text(f"#!/bin/sh\necho run >> {run}\nexit 1\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    # What it has found out before; it would look for the program again.
+    for name in ("gs_binary", "gs_windows_binary"):
+        monkeypatch.setattr(f"PIL.EpsImagePlugin.{name}", None)
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n(hi) show\n%%EOF\n"
+    form, one = {"white": 255.0, "drawing": None}, {"shape": (8, 8, 1)}
+    for given in (script, base64.b64encode(script).decode()):
+        with pytest.raises(ValueError, match=r"^the picture cannot be read: it is in no known format$"):
+            carried.picture(given, form, one)
+    place = _folder(tmp_path / "set", "a", "b")
+    (place / "a" / "script.png").write_bytes(script)
+    pixels, _ = _all(_load(place))
+    assert len(pixels) == 12
+    assert "a/script.png: the picture cannot be read: it is in no known format" in caplog.text
+    assert not run.exists()
+
+
+def test_pictures_are_opened_through_one_door() -> None:
+    sources = Path(carried.__file__).parent.parent.rglob("*.py")
+    doors = [line for file in sources for line in file.read_text().splitlines() if "Image.open(" in line]
+    assert doors == ["    return Image.open(file, formats=_FORMATS)"]
 
 
 def test_only_ten_are_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -70,7 +70,11 @@ def _place(file: Path) -> str:
         ),
         ({"PIPELINE_STORAGE": f"postgresql://user:{IN_URL}@127.0.0.1:1/db"}, ["search", "--trials=1"]),
         ({"PIPELINE_STORAGE": f"nosuch://user:{IN_URL}@host/db"}, ["search", "--trials=1"]),
+        ({"MLFLOW_TRACKING_URI": f"http://{IN_URL}@127.0.0.1:1"}, ["search", "--trials=1"]),
+        ({"PIPELINE_STORAGE": f"nosuch://u@127.0.0.1:1/db?sslpassword={IN_URL}"}, ["search", "--trials=1"]),
         ({}, ["search", f"--storage=postgresql://user:{IN_URL}@127.0.0.1:1/db"]),
+        ({}, ["search", f"--storage=postgresql://u@127.0.0.1:1/db?sslpassword={IN_URL}"]),
+        ({}, ["search", "--task=table", f"--data=https://h/x.csv?access_token={IN_URL}", "--target=a"]),
         ({}, ["search", "--task=table", f"--data=https://u:{IN_URL}@host/rows.csv", "--target=a"]),
         ({}, ["search", f"--space=https://u:{IN_URL}@host/space.toml"]),
         ({}, ["search", f"--task=https://u:{IN_URL}@host/mine.py:Model"]),
@@ -141,8 +145,65 @@ def test_log_lines_have_no_password(monkeypatch: pytest.MonkeyPatch, variable: s
     assert shown.startswith("login me/***\nTraceback")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://h/x.csv?access_token=sesame", "https://h/x.csv?access_token=***"),
+        ("https://h/x?api_key=sesame&rows=9", "https://h/x?api_key=***&rows=9"),
+        ("https://h/x?sig=sesame&se=1", "https://h/x?sig=***&se=1"),
+        ("https://h/x?X-Amz-Signature=sesame", "https://h/x?X-Amz-Signature=***"),
+        ("https://h/x?accessKey=sesame;AccountKey=sesame", "https://h/x?accessKey=***"),
+        ("postgresql://u@h/d?sslpassword=sesame", "postgresql://u@h/d?sslpassword=***"),
+        ("host=h password='open sesame' user=u", "host=h password=*** user=u"),
+        (r"host=h password='it\'s sesame' user=u", "host=h password=*** user=u"),
+        ('host=h password="open sesame" user=u', "host=h password=*** user=u"),
+        ("host=h password='sesame", "host=h password=***"),
+        ("http://ghp_sesame@127.0.0.1:1/a", "http://***@127.0.0.1:1/a"),
+        ("git+HTTPS://sesame@host/a.git", "git+HTTPS://***@host/a.git"),
+    ],
+)
+def test_a_secret_is_told_by_its_place(text: str, shown: str) -> None:
+    assert secrets.redacted(text) == shown
+    assert secrets.redacted(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keep=10",
+        "monkey=1 turkey=2 hockey=3",
+        "batch_size=32 tokens=9 max_tokens=9 key_size=3 design=4",
+        "https://h/x.csv?keys=1&signed=2",
+        "ssh://git@host/a.git",
+        "postgresql://user@host/db?sslkey=client.key",
+        "http://host/a@b",
+        "s3://bucket/key/rows.csv",
+    ],
+)
+def test_ordinary_words_are_shown(text: str) -> None:
+    assert secrets.redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://ghp_sesame@127.0.0.1:1"),
+        ("PIPELINE_STORAGE", "postgresql://u@h/d?sslpassword=ghp_sesame"),
+        ("PIPELINE_STORAGE", "host=h password='ghp_sesame' user=u"),
+        ("AWS_SECRET_ACCESS_KEY", "ghp_sesame"),
+    ],
+)
+def test_a_secret_of_the_environment_is_hidden_wherever_it_stands(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert secrets.hidden("a\n no ghp_sesame here") == "a\n no *** here"
+
+
 def test_a_text_without_a_password_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user@host:5000")
+    # A database knows its user by another password, and a token is no word that a text may have.
+    monkeypatch.setenv("PIPELINE_STORAGE", "postgresql://main@host/db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main@host:5000")
     # Too short to be told from other texts.
     monkeypatch.setenv("PGPASSWORD", "a")
     assert secrets.hidden("a traceback\n  of main@host") == "a traceback\n  of main@host"

@@ -84,6 +84,7 @@ WITH_PASSWORD = [
     "postgresql://user:open[sesame@host/db",
     "mysql+pymysql://host/db?passwd=sesame",
     "postgresql://host/db?pass%77ord=sesame",
+    "postgresql://user@host/db?sslpassword=sesame",
 ]
 WITHOUT_PASSWORD = [
     "",

@@ -15,6 +15,8 @@ import numpy as np
 _INK = 0.25
 _LEAST_CONTRAST = 0.05
 
+# Of the many that Pillow knows, as it runs Ghostscript on a stranger's PostScript.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 # Pixels of a picture at most, and of its shorter side before it is looked at.
 _MOST_PIXELS = 50_000_000
 _LARGE = 512
@@ -64,6 +66,16 @@ def picture(given: Any, form: Mapping[str, Any], one: Mapping[str, Any]) -> Any:
     return np.asarray(colours, dtype=np.float64) * (form["white"] / 255.0)
 
 
+def head(file: Any) -> Any:
+    """A file's picture whose pixels are still to be read, whatever the file is called.
+
+    file: its path, or an open one. Raises what Pillow raises, UnidentifiedImageError for another format.
+    """
+    from PIL import Image
+
+    return Image.open(file, formats=_FORMATS)
+
+
 def opened(given: Any) -> Any:
     """A file's picture, turned as its camera was held; ValueError for what is no picture.
 
@@ -78,13 +90,16 @@ def opened(given: Any) -> Any:
         except (binascii.Error, ValueError):
             raise ValueError("the text must be a PNG or JPEG file as base64, but is none") from None
     try:
-        picture = Image.open(io.BytesIO(given))
+        picture = head(io.BytesIO(given))
         if picture.width * picture.height > _MOST_PIXELS:
             # A small file may hold gigabytes of one colour.
             raise ValueError(
                 f"it has {picture.width} x {picture.height} pixels, {_MOST_PIXELS:,} are the most"
             )
         picture.load()
+        if (picture.format, picture.mode) == ("PPM", "I"):
+            # Pillow has brought it to 16 bits, whatever it had.
+            picture = picture.convert("I;16")
         return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
         raise ValueError("the picture cannot be read: it is in no known format") from None
@@ -126,9 +141,11 @@ def flat(picture: Any, mode: str) -> Any:
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16 bits a pixel, which Pillow would cut off instead of scaling.
+        # More than 8 bits a pixel, which Pillow would cut off instead of scaling.
         wide = np.asarray(picture, dtype=np.float64)
-        picture = Image.fromarray((wide / (65535.0 if wide.max() > 255 else 255.0) * 255).astype(np.uint8))
+        # Where 32 are there, nothing says how many of them are used.
+        white = 65535.0 if picture.mode != "I" or wide.max() > 255 else 255.0
+        picture = Image.fromarray(np.clip(wide / white * 255, 0, 255).astype(np.uint8))
     if picture.mode == "F":
         # Floats, which Pillow would cut off, too.
         light = np.asarray(picture, dtype=np.float64)

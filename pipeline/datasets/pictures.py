@@ -229,7 +229,7 @@ def _shape(files: Sequence[Path], most: int) -> tuple[int, int, int]:
     sizes, grey = [], True
     for file in files:
         try:
-            with Image.open(file) as opened:
+            with carried.head(file) as opened:
                 turned = opened.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
                 # Colours are looked for until some are found.
                 grey = grey and _is_grey(opened)
