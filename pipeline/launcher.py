@@ -9,12 +9,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROCESSES = Path("/proc")
 _LOOK_SECONDS = 1.0
 # mlflow, a shell that it starts for the entry point's command, perhaps another of an environment, and this.
 _ANCESTORS = 4
+# Its place among the fields of `_fields`.
+_STARTED = 19
 
 
 def watch() -> bool:
@@ -47,16 +50,26 @@ def _launcher() -> tuple[int, str] | None:
             return None
         with contextlib.suppress(OSError):
             words = (_PROCESSES / str(process) / "cmdline").read_bytes().split(b"\0")
-            if any(b"mlflow" in os.path.basename(word) for word in words[:3]):
-                return process, _started(process)
+            if _is_mlflow(words):
+                # As it was found: if it has ended since, whoever waits for it sees so.
+                return process, fields[_STARTED]
         process = int(fields[1])
     return None
+
+
+def _is_mlflow(words: Sequence[bytes]) -> bool:
+    """Whether a process's words are of MLflow's command, by its script or by Python's `-m`.
+
+    Of a shell, the words after its own may say anything.
+    """
+    module = words[1:2] == [b"-m"] and words[2:3] in ([b"mlflow"], [b"mlflow.cli"])
+    return module or any(os.path.basename(word) in (b"mlflow", b"mlflow.exe") for word in words[:2])
 
 
 def _started(process: int) -> str:
     """When it was started, in the kernel's clock ticks; empty if nothing of it is left but an exit code."""
     fields = _fields(process)
-    return "" if not fields or fields[0] in "ZX" else fields[19]
+    return "" if not fields or fields[0] in "ZX" else fields[_STARTED]
 
 
 def _fields(process: int) -> list[str]:

@@ -46,12 +46,39 @@ def held(folder: Path, study: str, wait: float = 0.0) -> Iterator[None]:
         file = (folder / _FILE).open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"PIPELINE_HOME: {folder} cannot be used: {error.strerror}") from None
+    with _held(file, study, wait):
+        yield
+
+
+@contextlib.contextmanager
+def held_beside(database: Path, study: str, wait: float = 0.0) -> Iterator[None]:
+    """Holds the lock of a study that lies in a file with others, for a block; see `held`.
+
+    database: the file, which need not be there yet; its folder is.
+
+    Raises:
+        Busy: another process has it still; the message says which.
+        UserError: the folder cannot be written.
+    """
+    place = database.with_name(f"{database.name}.{study}.{_FILE}")
+    try:
+        file = place.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"storage: {place} cannot be used: {error.strerror}") from None
+    with _held(file, study, wait):
+        yield
+
+
+@contextlib.contextmanager
+def _held(file: IO[str], study: str, wait: float) -> Iterator[None]:
     with file:
         _take(file, study, wait)
-        _sign(file)
-        yield
-        # Signed off before others can have it: what it says is true, or of a process that was killed.
-        file.truncate(0)
+        try:
+            _sign(file)
+            yield
+        finally:
+            # Signed off before others can have it: what it says is true, or of a process that was killed.
+            file.truncate(0)
 
 
 def _take(file: IO[str], study: str, wait: float) -> None:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
 from pipeline import journal, lock, revisions, stops
 from pipeline.errors import RunError, UserError
@@ -102,15 +102,43 @@ def connected(url: str, study: str) -> Iterator[Storage]:
             opened.engine.dispose()
 
 
-def ours(url: str, study: str, wait: float = 0.0) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def ours(url: str, study: str, wait: float = 0.0) -> Iterator[None]:
     """Keeps other processes out of a study, for a block, unless it lies where several may train it.
+
+    By a lock in the study's own folder, and for an SQLite file by one beside that, as processes of several
+    `PIPELINE_HOME`s may name it. In another database only processes of one `PIPELINE_HOME` are kept apart.
 
     wait: seconds to wait for another process.
 
     Raises:
         Busy: another process has it still.
+        UserError: a folder cannot be written.
     """
-    return contextlib.nullcontext() if shared(url) else lock.held(home(study), study, wait)
+    if shared(url):
+        yield
+        return
+    database = _sqlite_file(url or os.environ.get("PIPELINE_STORAGE", ""))
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.held(home(study), study, wait))
+        # Where there is no such folder, whoever connects says so.
+        if database and database.parent.is_dir():
+            left = max(0.0, wait - (time.monotonic() - began))
+            stack.enter_context(lock.held_beside(database, study, left))
+        yield
+
+
+def _sqlite_file(url: str) -> Path | None:
+    """The file that an SQLite URL names, without links, so that all who name it mean one; else None."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None
+    if parts.get_backend_name() != "sqlite" or parts.database in (None, "", ":memory:"):
+        return None
+    # In SQLite's own form, a URI within the URL.
+    return Path(str(parts.database).removeprefix("file:")).resolve()
 
 
 def is_outage(error: BaseException) -> bool:

@@ -1,9 +1,12 @@
 """A search ends when the `mlflow run` that has started it is killed, and only then."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,53 @@ def test_a_launcher_that_is_killed_ends_its_search(between: str, tmp_path: Path)
     while Path(f"/proc/{child}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_it"),
+    [
+        ("/opt/v/bin/python|/opt/v/bin/mlflow|run|.", True),
+        ("mlflow|run|.", True),
+        ("python3.11|-m|mlflow|run|.", True),
+        ("python|-m|mlflow.cli|run|.", True),
+        ("bash|-c|python -m pipeline search --study a/mlflow; true", False),
+        ("bash|-c|python -m pipeline search --study mlflow-x; true", False),
+        ("/bin/sh|/home/me/mlflow-nightly.sh", False),
+        ("python|-m|pipeline|search|--study|mlflow", False),
+        ("", False),
+    ],
+)
+def test_only_mlflow_s_own_command_is_one(words: str, *, is_it: bool) -> None:
+    assert launcher._is_mlflow(words.encode().split(b"|")) is is_it
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc on this machine")
+def test_a_launcher_that_ends_while_it_is_found_is_seen_to_be_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "mlflow"
+    program.write_text("import time; time.sleep(60)")
+    with subprocess.Popen([sys.executable, str(program)]) as one:
+        while b"mlflow" not in Path(f"/proc/{one.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
+
+        def read_and_gone(words: Sequence[bytes]) -> bool:
+            one.kill()
+            # A zombie, as nobody has asked for its exit code.
+            while launcher._started(one.pid):
+                time.sleep(0.01)
+            return True
+
+        monkeypatch.setattr(os, "getppid", lambda: one.pid)
+        monkeypatch.setattr(launcher, "_is_mlflow", read_and_gone)
+        found = launcher._launcher()
+        stopped: list[int] = []
+        monkeypatch.setattr(os, "kill", lambda _, number: stopped.append(number))
+        assert found is not None
+        waiter = threading.Thread(target=launcher._wait, args=found, daemon=True)
+        waiter.start()
+        waiter.join(30)
+        assert stopped == [signal.SIGTERM]
 
 
 def test_a_search_of_its_own_is_nobody_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def test_it_waits_no_longer_than_it_is_told(tmp_path: Path) -> None:
 def test_an_error_in_the_block_lets_go(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"), held(tmp_path, "mine"):
         raise ValueError("no")
+    assert (tmp_path / "lock").read_text() == "", "it is signed off, however the block ends"
     with held(tmp_path, "mine"):
         pass
 

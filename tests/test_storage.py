@@ -1,6 +1,8 @@
 """Where a study's record lies: names, passwords, the journal, databases, and what is told when one fails."""
 
 import contextlib
+import json
+import os
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from pipeline import storage
 from pipeline.errors import RunError, UserError
+from pipeline.lock import Busy
 from pipeline.secrets import redacted
 
 
@@ -265,6 +268,34 @@ def test_a_sqlite_url_works() -> None:
     with connected("sqlite:///study.db") as opened:
         assert optuna.load_study(study_name="iris", storage=opened).best_value == 0.5
     assert not Path("studies").exists()
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+pysqlite"])
+def test_an_sqlite_study_is_one_process_s_from_whatever_home(
+    driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    url = f"{driver}:///{tmp_path / 'optuna.db'}"
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / "one"))
+    with storage.ours(url, "iris"):
+        assert json.loads((tmp_path / "optuna.db.iris.lock").read_text())["pid"] == os.getpid()
+        monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / "two"))
+        for named in (url, f"{driver}:///{tmp_path / 'link' / 'optuna.db'}", f"{driver}:///optuna.db"):
+            held = pytest.raises(Busy, match=f"study iris: another process has it: pid {os.getpid()} ")
+            with held, storage.ours(named, "iris"):
+                pass
+        # Other studies in the file, and the same name in another file, are other studies.
+        with storage.ours(url, "mnist"), storage.ours(f"{url}2", "iris"):
+            pass
+    with storage.ours(url, "iris"):
+        pass
+
+
+def test_an_sqlite_file_in_no_folder_is_told_by_whoever_connects(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'nowhere' / 'optuna.db'}"
+    with storage.ours(url, "iris"):
+        assert "does not answer" in fault_of(url)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_environment_names_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
