@@ -21,7 +21,7 @@ from pipeline.engines.fit import FitEngine
 from pipeline.values import Budget, Candidate, Data, FoldScore, Outcome, Progress
 
 # Early stopping and plateau are at work from the first epochs on.
-LIMITS = _budget(epochs=40, patience=6, plateau_patience=2, plateau_cooldown=2, min_delta=1e-2)
+LIMITS = _budget(epochs=40, patience=12, plateau_patience=2, plateau_cooldown=2, min_delta=1e-2)
 CANDIDATE = Candidate(4, 11, SETTINGS)
 SOON = 1e-9
 
