@@ -81,25 +81,7 @@ def compare(
     Raises:
         Refusal: they differ by more than rounding explains.
     """
-    if not numbers.of_other_classes(plain):
-        return _compare(program, twin, plain, values, batch, orders, alone)
-    try:
-        other = with_large_numbers(plain)
-        others = twin.values(other, batch, seed=0)
-    except Exception as error:
-        raise Refusal(f"it cannot be made with other numbers, to compare them: {in_short(error)}") from error
-    return _compare(program, twin, other, others, batch, orders, alone)
-
-
-def _compare(
-    program: AnyProgram,
-    twin: Twin,
-    plain: keras.Model,
-    values: Values,
-    batch: Batch,
-    orders: Any,
-    alone: Alone,
-) -> Plain:
+    plain, values = _telling(twin, plain, values, batch)
     quiet = _with_rate(_without_noise(twin, values), twin)
     lanes = program.layout
     state = lanes.start(quiet, [0], [quiet])
@@ -119,6 +101,17 @@ def _compare(
     if fault:
         raise Refusal(f"one step of its twin differs from its own: {fault}")
     return Plain(seconds, max(compiling - seconds, 0.0))
+
+
+def _telling(twin: Twin, plain: keras.Model, values: Values, batch: Batch) -> tuple[keras.Model, Values]:
+    """A model to compare, with its values: this one, or its like with larger numbers."""
+    if not numbers.of_other_classes(plain):
+        return plain, values
+    try:
+        other = with_large_numbers(plain)
+        return other, twin.values(other, batch, seed=0)
+    except Exception as error:
+        raise Refusal(f"it cannot be made with other numbers, to compare them: {in_short(error)}") from error
 
 
 # Keras's layers whose rate is zero draw nothing, so they do not count draws as those of lanes do.
