@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import storage
+from pipeline import presence, storage
 from pipeline import study_opening as studies
 from pipeline.engines import checkpoints
 from pipeline.errors import RunError, UserError
@@ -42,9 +42,18 @@ def clean(asked: Mapping[str, Any]) -> None:
 
 def _clean(asked: Mapping[str, Any], name: str, url: str) -> None:
     client = connect()
-    with storage.connected(url, name) as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(storage.connected(url, name))
+        if asked["apply"]:
+            # Where several processes may train the study: none begins, takes a trial or ends meanwhile.
+            alone = stack.enter_context(presence.looking(store, url, name).alone())
+            if not alone:
+                raise UserError(f"study {name}: a search trains on it; wait for it")
         standing = studies.standing_of(name, store)
-    parent = find_parent(client, name, standing.run)
+        _clean_found(asked, name, standing, find_parent(client, name, standing.run))
+
+
+def _clean_found(asked: Mapping[str, Any], name: str, standing: Standing, parent: Parent) -> None:
     if asked["apply"] and parent.before == "RUNNING":
         raise UserError(
             f"study {name}: its MLflow run {parent.run_id} is RUNNING: a search trains on it, or was killed;"

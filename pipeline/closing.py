@@ -1,5 +1,7 @@
 """What follows the last trial: the ensemble, the champion, their test scores, all that is kept of them."""
 
+import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,6 +60,7 @@ class Wish:
 class Closing:
     """What is closed: a study with finished trials, and its models.
 
+    ended: how many of its trials had ended, however they did, before it was looked at which have a model.
     again: trains members once more on all rows but the test rows, where that is asked for.
     """
 
@@ -66,6 +69,7 @@ class Closing:
     data: Data
     objective: Objective
     stored: Stored
+    ended: int
     again: Again | None = None
 
     def close(self, wish: Wish) -> Result:
@@ -99,7 +103,10 @@ class Closing:
                         Entrant(kind, logged[kind], (judged or made)[kind], result.own_scores(kind))
                         for kind in ("ensemble", "champion")
                     ]
-                    told = self._register(wish.register, metric, entrants, folder, refit=bool(refitted))
+                    made_of = _made_of(self.ended, result, refitted)
+                    told = self._register(
+                        wish.register, metric, entrants, made_of, folder, refit=bool(refitted)
+                    )
                     result = replace(result, registered=told)
         return result
 
@@ -163,13 +170,20 @@ class Closing:
         return made
 
     def _register(
-        self, name: str, metric: Metric, entrants: Sequence[Entrant], folder: Path, *, refit: bool
+        self,
+        name: str,
+        metric: Metric,
+        entrants: Sequence[Entrant],
+        made_of: str,
+        folder: Path,
+        *,
+        refit: bool,
     ) -> str:
         """Adds the better of ensemble and champion to the registry; what happened."""
         ensemble, champion = entrants
         tags = {STUDY: self.study.name, TASK: self.task.name, **({REFIT: "true"} if refit else {})}
         jury = Jury(self.data, metric, self.task.form(self.data), self.task.raw)
-        return promotion.enter(self.stored.parent, name, (ensemble, champion), jury, tags, folder)
+        return promotion.enter(self.stored.parent, name, (ensemble, champion), jury, made_of, tags, folder)
 
     def _learned(self, form: Form, folder: Path) -> Path | None:
         """The file that tells which rows are learned from; None where that cannot be told."""
@@ -198,3 +212,10 @@ class Closing:
         """What the ensemble is chosen by: the objective, or the last metric where that is Keras's loss."""
         name = asked or self.objective.metric.removeprefix("val_")
         return next((metric for metric in self.task.metrics if metric.name == name), self.task.metrics[-1])
+
+
+def _made_of(ended: int, result: Result, refitted: frozenset[Member]) -> str:
+    """What a closing's models are made of, in a text that is equal where that is: they are logged anew."""
+    weights = {str(member): f"{weight:.6g}" for member, weight in sorted(result.ensemble.weights.items())}
+    what = json.dumps([ended, result.champion.number, weights, sorted(map(str, refitted))])
+    return f"{ended} trials {hashlib.sha256(what.encode()).hexdigest()[:16]}"

@@ -17,7 +17,7 @@ from pipeline.result import Result, table
 from pipeline.stored import Stored
 from pipeline.tracking import registry, trials
 from pipeline.tracking.apart import opened_writer
-from pipeline.tracking.parent import ending, unchanged
+from pipeline.tracking.parent import ending
 from pipeline.tracking.recorder import MEMBER, REFIT, TRIAL
 from pipeline.values import Member
 
@@ -37,12 +37,12 @@ def search(asked: Mapping[str, Any]) -> Result | None:
     with (
         opened_writer(lanes=choice.name_of(asked["engine"]) == "lanes") as apart,
         open_search(asked) as job,
-        ending(job.parent, job.presence.last),
     ):
-        recovery.recover(job)
+        late = recovery.recover(job)
         if asked["register"]:
             registry.check(job.parent.client, asked["register"], job.task.name)
-        trials_done = not job.study.remaining(asked["trials"]) and job.study.closed
+        # What was delivered only now is in no ensemble yet.
+        trials_done = not job.study.remaining(asked["trials"]) and job.study.closed and not late
         closed = trials_done and not training.finalists_of(job)
         if closed and not _unregistered(job) and not _unrefitted(job):
             _say_complete(job)
@@ -64,18 +64,24 @@ def _end(job: Job, trained: float, deadline: float) -> Result | None:
     trained: when the last epoch ended; infinite if there was none. deadline: of all training.
     """
     if not storage.patiently(job.presence.leave):
-        print("another process trains the study still: it makes the ensemble and the scores", flush=True)
+        _say_left_to_another(job.asked)
         return None
-    if finalists := training.finalists_of(job):
-        ended = training.train_finalists(job, finalists, deadline)
-        trained = ended if math.isfinite(ended) else trained
-    recovery.tidy(job)
-    numbers = _numbers(job)
-    if not numbers:
-        _say_no_model(job)
-        return None
-    with job.study.alone():
-        result = _close(job, "greedy", numbers)
+    while True:
+        if finalists := training.finalists_of(job):
+            last = training.train_finalists(job, finalists, deadline)
+            trained = last if math.isfinite(last) else trained
+        recovery.tidy(job)
+        # Before its models: what ends in between is not taken as closed.
+        ended = job.study.counts().total
+        numbers = _numbers(job)
+        if not numbers:
+            _say_no_model(job)
+            return None
+        with job.study.alone():
+            result = _close(job, "greedy", numbers, ended)
+        # A process that came and went meanwhile has left its trials to this one.
+        if job.study.closed or not storage.patiently(job.presence.leave):
+            break
     if math.isfinite(trained):
         job.parent.metrics({"finish_seconds": time.monotonic() - trained})
     return result
@@ -90,16 +96,16 @@ def ensemble(asked: Mapping[str, Any]) -> Result:
     """
     with open_existing(asked) as job:
         method = asked["method"]
-        with unchanged(job.parent):
-            numbers = _numbers(job)
-            if not numbers:
-                raise RunError(
-                    f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
-                )
-            if not isinstance(method, str):
-                _check_weights(method, len(numbers), job.study.name)
+        ended = job.study.counts().total
+        numbers = _numbers(job)
+        if not numbers:
+            raise RunError(
+                f"study {job.study.name}: no trial has a model, so there is nothing to choose from"
+            )
+        if not isinstance(method, str):
+            _check_weights(method, len(numbers), job.study.name)
         with ending(job.parent, job.presence.last):
-            return _close(job, method, numbers)
+            return _close(job, method, numbers, ended)
 
 
 def _unregistered(job: Job) -> bool:
@@ -121,6 +127,18 @@ def _check_weights(weights: Sequence[float], models: int, study: str) -> None:
         )
     if not math.isclose(sum(weights), 1.0):
         print(f"the weights' sum is {sum(weights):.6g}: each is divided by it", flush=True)
+
+
+def _say_left_to_another(asked: Mapping[str, Any]) -> None:
+    """Says who closes the study, and what of this command's wishes that one may not have been given."""
+    print("another process trains the study still: it makes the ensemble and the scores", flush=True)
+    wishes = [f"register={asked['register']}"] if asked["register"] else []
+    wishes += ["refit=true"] if asked["refit"] else []
+    if wishes:
+        of = " and ".join(wishes)
+        print(
+            f"{of}: not done by this process; when that one has ended, the same command does it", flush=True
+        )
 
 
 def _say_no_model(job: Job) -> None:
@@ -148,15 +166,24 @@ def _tag(job: Job) -> str:
     return MEMBER if len(job.folds) > 1 else TRIAL
 
 
-def _close(job: Job, method: str | Sequence[float], numbers: frozenset[int]) -> Result:
+def _close(job: Job, method: str | Sequence[float], numbers: frozenset[int], ended: int) -> Result:
+    """Makes and keeps all that follows the trials.
+
+    Args:
+        job: of the study.
+        method: as of `Wish`.
+        numbers: of the trials that have a model, at least one.
+        ended: how many trials had ended before those were looked for.
+    """
     asked = job.asked
     stored = Stored(job.parent, job.data, _tag(job), numbers, _copies(job))
     # Of a search, members are chosen by what it optimises; `ensemble` registers nothing.
     metric, register = asked.get("metric") or "", asked.get("register") or ""
     wish = Wish(method, asked["members"], asked["seed"], metric, asked["export"], register)
     again = partial(training.train_again, job, stored) if asked["refit"] else None
-    result = Closing(job.study, job.task, job.data, job.space.objective, stored, again).close(wish)
-    job.study.close()
+    what = Closing(job.study, job.task, job.data, job.space.objective, stored, ended, again)
+    result = what.close(wish)
+    job.study.close(ended)
     job.parent.tag({REFIT: str(result.refit).lower()})
     # What is as everywhere says nothing of this one.
     usual = {parameter.name: parameter.default for parameter in job.task.parameters}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import presence, samplers, source, storage, warm_start
+from pipeline import presence, samplers, source, stops, storage, warm_start
 from pipeline import study_opening as studies
 from pipeline.datasets import splits
 from pipeline.engines import choice
@@ -19,9 +19,9 @@ from pipeline.study import Study
 from pipeline.study_opening import Origin
 from pipeline.tasks import find
 from pipeline.tasks.task import Task
-from pipeline.tracking import outbox
+from pipeline.tracking import launched, outbox
 from pipeline.tracking.connection import Client, connect
-from pipeline.tracking.parent import Parent, open_parent
+from pipeline.tracking.parent import Parent, ending, open_parent
 from pipeline.values import Data
 
 
@@ -45,7 +45,7 @@ class Job:
 
 @contextlib.contextmanager
 def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
-    """The job of a search, new or gone on with; for a block.
+    """The job of a search, new or gone on with; for a block, at whose end its run has its final status.
 
     Raises:
         UserError: for anything that cannot be used.
@@ -70,15 +70,29 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
         asked["precision"],
     )
     url = asked["storage"] or ""
-    warm = warm_start.find(asked["warm_start"], url, start.task, space) if asked["warm_start"] else None
+    warm = None
+    if asked["warm_start"] and not warm_start.is_had(asked["warm_start"], url, name):
+        warm = warm_start.find(asked["warm_start"], url, start.task, space)
     # Before the first file is made: a store that does not answer leaves nothing behind.
     client = connect()
+    launched.sign(client, storage.home(launched.HOME))
     with storage.ours(url, name, asked["wait"] or 0.0):
         outbox.check_left(storage.home(name) / outbox.HOME)
         data = task.load(start.size)
         folds = splits.folds(data, start.folds)
-        with storage.connected(url, name) as store, presence.shown(store, url, name) as shown:
-            job = _open(asked, _Found(name, start, task, space, data, folds), store, client, shown)
+        with (
+            storage.connected(url, name) as store,
+            presence.shown(store, url, name) as shown,
+            contextlib.ExitStack() as until_its_end,
+        ):
+            found = _Found(name, start, task, space, data, folds)
+            study = _study(asked, found, store)
+            # A stop may come between, but not between a run and what will end it.
+            with study.alone(), stops.put_off():
+                parent = _parent(client, found, study)
+                until_its_end.enter_context(ending(parent, shown.last))
+            stops.check()
+            job = _job(asked, found, study, parent, shown)
             if warm and job.study.start_from(warm.study, warm.starts):
                 job = replace(job, told=warm.told)
             yield job
@@ -88,8 +102,10 @@ def open_search(asked: Mapping[str, Any]) -> Iterator[Job]:
 def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
     """The job of a study that is there, with the task, space and data it was started with; for a block.
 
+    Its run is as it was, until `ending`.
+
     Raises:
-        UserError: there is no such study, it cannot be opened, or `metric` is none of its task's.
+        UserError: there is no such study or run, it cannot be opened, or `metric` is none of its task's.
     """
     name, url = asked["study"], asked["storage"] or ""
     storage.check_there(url, name)
@@ -112,7 +128,11 @@ def open_existing(asked: Mapping[str, Any]) -> Iterator[Job]:
         kept = {"engine": "auto", "lanes": None, "trials": 1, "callbacks": (), "precision": start.precision}
         settled |= kept
         found = _Found(name, start, task, space, data, folds)
-        yield _open(settled, found, store, client, presence.looking(store, url, name))
+        study = _study(settled, found, store)
+        if not study.parent_run:
+            raise UserError(f"study {name}: has no MLflow run yet; search makes one")
+        parent = _parent(client, found, study)
+        yield _job(settled, found, study, parent, presence.looking(store, url, name))
 
 
 @dataclass(frozen=True)
@@ -127,8 +147,8 @@ class _Found:
     folds: tuple[Data, ...]
 
 
-def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Client, presence: Presence) -> Job:
-    study = studies.open_study(
+def _study(asked: Mapping[str, Any], found: _Found, store: Storage) -> Study:
+    return studies.open_study(
         found.name,
         store,
         found.space,
@@ -138,7 +158,15 @@ def _open(asked: Mapping[str, Any], found: _Found, store: Storage, client: Clien
         sampler=asked["sampler"],
         seed=asked["seed"],
     )
-    with study.alone():
-        parent = open_parent(client, found.name, found.task.name, study.parent_run)
-        study.set_parent_run(parent.run_id)
+
+
+def _parent(client: Client, found: _Found, study: Study) -> Parent:
+    """The study's run, which its record names from now on; another process must not be in this, too."""
+    known = study.parent_run
+    parent = open_parent(client, found.name, found.task.name, known, "" if known else study.key())
+    study.set_parent_run(parent.run_id)
+    return parent
+
+
+def _job(asked: Mapping[str, Any], found: _Found, study: Study, parent: Parent, presence: Presence) -> Job:
     return Job(asked, found.task, found.space, found.data, found.folds, study, parent, presence)

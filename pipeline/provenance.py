@@ -9,6 +9,8 @@ from pipeline.engines import choice
 from pipeline.job import Job
 from pipeline.tracking.parent import ENGINE, STUDY, TASK, Parent
 
+# The last of what is written once: a run that was ended before it gets the rest the next time.
+_ORIGIN, _COMPLETE = "pipeline.origin", "complete"
 _PACKAGES = ("keras", "tensorflow", "jax", "optuna", "mlflow", "numpy", "pandas", "scikit-learn")
 
 
@@ -35,19 +37,22 @@ def record_origin(job: Job) -> None:
         }
     )
     record_program(parent)
-    if not parent.resumed:
-        parent.params(
-            {
-                "objective.metric": space.objective.metric,
-                "objective.direction": space.objective.direction,
-                **{f"budget.{key}": str(value) for key, value in vars(space.budget).items()},
-                "study.folds": str(len(job.folds)),
-                "study.size": str(job.asked["size"]),
-                "study.precision": str(job.asked["precision"]),
-            }
-        )
-        parent.data(job.data)
-        parent.text(space.text, f"search_space/{space.file.name}")
+    if parent.tag_of(_ORIGIN) == _COMPLETE:
+        return
+    params = {
+        "objective.metric": space.objective.metric,
+        "objective.direction": space.objective.direction,
+        **{f"budget.{key}": str(value) for key, value in vars(space.budget).items()},
+        "study.folds": str(len(job.folds)),
+        "study.size": str(job.asked["size"]),
+        "study.precision": str(job.asked["precision"]),
+    }
+    # Those of a study from before this note are there, perhaps in other words.
+    there = parent.param_names()
+    parent.params({name: value for name, value in params.items() if name not in there})
+    parent.data(job.data)
+    parent.text(space.text, f"search_space/{space.file.name}")
+    parent.tag({_ORIGIN: _COMPLETE})
 
 
 def _version(package: str) -> str:

@@ -21,8 +21,8 @@ _GONE = "its process was gone"
 _PATIENCE_SECONDS = 600.0
 
 
-def recover(job: Job) -> None:
-    """Puts in order what is left, and says what it was.
+def recover(job: Job) -> int:
+    """Puts in order what is left, and says what it was; how many records of trials MLflow had not had.
 
     Raises:
         RunError: MLflow cannot be written.
@@ -38,6 +38,7 @@ def recover(job: Job) -> None:
             f" again, {closed} runs closed",
             flush=True,
         )
+    return written
 
 
 def tidy(job: Job) -> None:
@@ -49,7 +50,7 @@ def tidy(job: Job) -> None:
 
 def folder() -> Path:
     """Where processes that `mlflow run` has started show that they live."""
-    return storage.home(".launched")
+    return storage.home(launched.HOME)
 
 
 def _close_left(job: Job) -> int:

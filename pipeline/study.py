@@ -29,7 +29,7 @@ from pipeline.space import Space
 from pipeline.tally import INTERRUPTED, STARTED_FROM, Standing, Tally
 from pipeline.values import Candidate, Outcome, Replay, Settings
 
-_SETTINGS, _SEED, _REASON, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _BY = (
+_SETTINGS, _SEED, _REASON, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _BY, _KEY = (
     "settings",
     "seed",
     "reason",
@@ -39,6 +39,7 @@ _SETTINGS, _SEED, _REASON, _PARENT, _CLOSED, _REPLAY, _LANES, _STARTS, _BY = (
     "lanes",
     "starts",
     "process",
+    "key",
 )
 
 
@@ -91,6 +92,11 @@ def run_of(study: optuna.Study) -> str:
     return str(study.user_attrs.get(_PARENT, ""))
 
 
+def starts_known(study: optuna.Study, earlier: str) -> bool:
+    """Whether a study has been given settings of that earlier one to start from."""
+    return earlier in study.user_attrs.get(_STARTS, {})
+
+
 class Study:
     """An Optuna study. Built by `open_study`."""
 
@@ -124,6 +130,17 @@ class Study:
         """The MLflow run that shows this study, empty before there is one."""
         return run_of(self._study)
 
+    def key(self) -> str:
+        """What no other study has, of whatever storage and name: the run that is made for it is known by it.
+
+        It is written when it is first asked for.
+        """
+        known = self._study.user_attrs.get(_KEY)
+        if known is None:
+            known = uuid.uuid4().hex
+            self._study.set_user_attr(_KEY, known)
+        return str(known)
+
     def set_parent_run(self, run: str) -> None:
         self._study.set_user_attr(_PARENT, run)
 
@@ -138,9 +155,13 @@ class Study:
         found = self._study.user_attrs.get(_LANES)
         return None if found is None else int(found)
 
-    def close(self) -> None:
-        total = self.counts().total
-        storages.patiently(lambda: self._study.set_user_attr(_CLOSED, total), self._patience)
+    def close(self, ended: int) -> None:
+        """Notes that ensemble and scores are made.
+
+        ended: how many trials had ended when their models were looked for: another process may have ended
+        some since then.
+        """
+        storages.patiently(lambda: self._study.set_user_attr(_CLOSED, ended), self._patience)
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -317,9 +338,9 @@ class Study:
 
     def start_from(self, study: str, starts: Sequence[Start]) -> bool:
         """Has these tried next, after the baseline; false if it has had some of that study already."""
-        known = self._study.user_attrs.get(_STARTS, {})
-        if study in known:
+        if starts_known(self._study, study):
             return False
+        known = self._study.user_attrs.get(_STARTS, {})
         self._study.set_user_attr(_STARTS, {**known, study: [asdict(start) for start in starts]})
         return True
 

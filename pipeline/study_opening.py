@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline import samplers
 from pipeline.errors import UserError
 from pipeline.space import Space
-from pipeline.study import Study, run_of, settings_of
+from pipeline.study import Study, run_of, settings_of, starts_known
 from pipeline.values import Data, Settings, Size
 
 _ORIGIN, _IDENTITY = "origin", "identity"
@@ -163,6 +163,13 @@ def standing_of(name: str, storage: BaseStorage) -> Standing:
 def is_there(name: str, storage: BaseStorage) -> bool:
     """Whether the storage has a study of that name."""
     return name in optuna.get_all_study_names(storage)
+
+
+def has_started_from(name: str, storage: BaseStorage, earlier: str) -> bool:
+    """Whether the study of that name, if there is one, was given the settings of an earlier one."""
+    if not is_there(name, storage):
+        return False
+    return starts_known(optuna.load_study(study_name=name, storage=storage), earlier)
 
 
 def best_drawn(name: str, storage: BaseStorage, task: str) -> tuple[int, Settings] | None:

@@ -56,6 +56,14 @@ def check(asked: str, study: str, sampler: str) -> None:
         raise UserError("warm_start: has no use with sampler=grid, which tries every point; leave one out")
 
 
+def is_had(earlier: str, url: str, study: str) -> bool:
+    """Whether the study has been given the settings of the earlier one, which then need not be there."""
+    if not storage.is_there(url, study):
+        return False
+    with storage.connected(url, study) as store:
+        return studies.has_started_from(study, store, earlier)
+
+
 def find(name: str, url: str, task: str, space: Space) -> WarmStart:
     """The best settings of the study `name` that `space` has room for, each once.
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import text
 
+from benchmarks.faults import servers
 from benchmarks.faults.servers import free_port, wait_for
-from pipeline import search
+from pipeline import presence, search, storage
 from pipeline.__main__ import main
 from pipeline.errors import RunError
 from pipeline.result import Result
@@ -198,6 +200,41 @@ def test_a_study_that_is_trained_on_is_left_alone(workplace: Path, capsys: pytes
     assert f"its MLflow run {result.run_id} is RUNNING" in capsys.readouterr().err
     assert len(holding(result)) == 4
     assert clean("--keep=1") == 0
+
+
+def test_nothing_is_removed_while_another_process_trains_the_study(
+    workplace: Path,
+    postgresql: servers.Postgresql,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    url = postgresql.url("optuna")
+    monkeypatch.setenv("PIPELINE_STORAGE", url)
+    result = tiny(trials=4, study="cleaned")
+    with storage.connected(url, "cleaned") as store:
+        # One that has just begun, or whose MLflow is away: the run is not RUNNING yet.
+        with presence.shown(store, url, "cleaned"):
+            assert clean("--study=cleaned", "--keep=1", "--apply=true") == 2
+            assert "study cleaned: a search trains on it" in capsys.readouterr().err
+            assert len(holding(result)) == 4
+            assert clean("--study=cleaned", "--keep=1") == 0
+
+        began: list[bool] = []
+        remove = weights.remove
+
+        def removed(*given: object) -> None:
+            remove(*given)
+            # What begins now would read what is going: it waits.
+            with store.engine.connect() as connection:
+                name = {"name": "regatta cleaned"}
+                tried = "select pg_try_advisory_lock(hashtext(:name))"
+                began.append(connection.execute(text(tried), name).scalar_one())
+
+        monkeypatch.setattr(weights, "remove", removed)
+        assert clean("--study=cleaned", "--keep=1", "--apply=true") == 0
+    assert began
+    assert not any(began)
+    assert len(holding(result)) < 4
 
 
 def test_what_is_not_there_is_one_line(workplace: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,6 +16,7 @@ from sklearn.datasets import load_iris
 from pipeline import search
 from pipeline.errors import UserError
 from pipeline.result import Result
+from pipeline.study import Study
 from pipeline.tracking import registry
 
 NAME = "flowers"
@@ -105,6 +106,52 @@ def test_a_run_that_was_ended_on_the_way_enters_the_next_time(
     registered(1, 1, "s")
     assert aliases() == {"champion": "2"}
     assert [one.version for one in MlflowClient().search_model_versions(f"name = '{NAME}'")] == [2]
+
+
+def test_a_version_that_is_in_use_outlives_an_end_right_after_its_alias(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def versions() -> dict[str, str]:
+        found = MlflowClient().search_model_versions(f"name = '{NAME}'")
+        return {str(one.version): one.tags.get("pipeline.entered_as", "") for one in found}
+
+    # The alias is there, and what notes it never came.
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_model_version_tag", ended)
+        with pytest.raises(KeyboardInterrupt):
+            registered(1, 1, "s")
+    assert (aliases(), versions()) == ({"champion": "1"}, {"1": ""})
+    # The same models again are the version that is there.
+    again = registered(1, 1, "s")
+    assert (aliases(), set(versions())) == ({"champion": "1"}, {"1"})
+    assert again.registered.startswith(f"{NAME} version 1 (")
+    assert again.registered.endswith("is the champion: it was added before")
+    assert MlflowClient().get_run(again.run_id).data.tags["pipeline.registered"] == again.registered
+    # Others are another one, and the first is noted as what it is.
+    registered(2, 1, "s")
+    assert set(aliases().values()) == {"1", "2"} or aliases() == {"champion": "2"}
+    assert versions()["1"] == "champion"
+
+
+def test_a_search_that_was_ended_before_its_study_was_closed_registers_once(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "close", ended)
+        with pytest.raises(KeyboardInterrupt):
+            registered(1, 1, "s")
+    first = MlflowClient().get_model_version(NAME, "1")
+    again = registered(1, 1, "s")
+    assert again.registered.startswith(f"{NAME} version 1 (")
+    assert again.registered.endswith("is the champion: there was none")
+    (only,) = MlflowClient().search_model_versions(f"name = '{NAME}'")
+    assert (only.source, aliases()) == (first.source, {"champion": "1"})
 
 
 def test_a_name_of_another_task_is_refused_before_the_first_trial(workplace: Path) -> None:

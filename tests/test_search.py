@@ -10,17 +10,21 @@ from pathlib import Path
 import keras
 import mlflow
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import search
+from benchmarks.faults import servers
+from pipeline import presence, search, storage
 from pipeline.__main__ import main
+from pipeline.closing import Closing, Wish
 from pipeline.datasets import bundled
 from pipeline.errors import RunError, UserError
 from pipeline.result import Result
 from pipeline.tasks import iris
+from pipeline.tracking import outbox
 
 
 @pytest.fixture(autouse=True)
@@ -429,6 +433,61 @@ def test_an_interrupted_search_leaves_nothing_running_and_can_go_on(
     result = tiny()
     assert result.run_id == parent.info.run_id
     assert MlflowClient().get_run(result.run_id).data.metrics["trials_completed"] == 2
+
+
+def test_what_is_left_to_another_process_is_said_and_done_later(
+    workplace: Path,
+    postgresql: servers.Postgresql,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    url = postgresql.url("optuna")
+    monkeypatch.setenv("PIPELINE_STORAGE", url)
+    wanted = {"task": "iris", "trials": 1, "epochs": 1, "members": 1, "export": "none", "study": "left"}
+    with storage.connected(url, "left") as store, presence.shown(store, url, "left"):
+        assert search(**wanted, register="flowers", refit="true") is None
+        out = capsys.readouterr().out
+    assert "another process trains the study still: it makes the ensemble and the scores\n" in out
+    assert "register=flowers and refit=true: not done by this process; when that one has ended" in out
+    assert MlflowClient().search_registered_models() == []
+    again = search(**wanted, register="flowers")
+    assert again is not None
+    assert again.registered.startswith("flowers version 1 (")
+
+
+def test_trials_that_end_while_the_study_is_closed_are_closed_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, closings = Closing.close, []
+
+    def closed(closing: Closing, wish: Wish) -> Result:
+        found = close(closing, wish)
+        if not closings:
+            # As another process does that came and went.
+            with storage.connected("", "iris") as store:
+                optuna.load_study(study_name="iris", storage=store).add_trial(
+                    optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+                )
+        closings.append(closing.ended)
+        return found
+
+    monkeypatch.setattr(Closing, "close", closed)
+    tiny(trials=2)
+    assert closings == [2, 3]
+    with storage.connected("", "iris") as store:
+        attributes = optuna.load_study(study_name="iris", storage=store).user_attrs
+        assert attributes["closed_at"] == 3
+
+
+def test_records_that_come_late_are_in_the_ensemble_of_a_complete_study(workplace: Path) -> None:
+    tiny(trials=2)
+    box = outbox.new(storage.home("iris") / outbox.HOME)
+    now = int(time.time() * 1000)
+    box.put([outbox.Record(9, "start", ("t", {}, {"pipeline.trial": "9"}, now))])
+    box.put([outbox.Record(9, "end", ("FINISHED", "", {}, "", now, ""))])
+    box.close()
+    assert tiny(trials=2)
+    assert search(task="iris", trials=2, epochs=2, members=2, export="none") is None
 
 
 @pytest.mark.parametrize("sampler", ["random", "cmaes"])

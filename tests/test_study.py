@@ -333,7 +333,7 @@ def test_a_study_that_is_closed_says_so_until_trials_are_added(journal: BaseStor
     study = opened(journal, space)
     study.tell(complete(study.ask().number, 0.5))
     assert not study.closed
-    study.close()
+    study.close(study.counts().total)
     assert study.closed
     study.tell(complete(study.ask().number, 0.5))
     assert not study.closed

@@ -22,8 +22,8 @@ from pipeline.forms import Arrays
 from pipeline.secrets import redacted
 from pipeline.tracking import connection, models, trials
 from pipeline.tracking.apart import Process
-from pipeline.tracking.connection import connect
-from pipeline.tracking.parent import Parent, ending, open_parent, unchanged
+from pipeline.tracking.connection import Client, connect
+from pipeline.tracking.parent import Parent, ending, open_parent
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, TRIAL, Recorder
 from pipeline.values import Data, Member, Progress
 
@@ -83,6 +83,8 @@ def test_a_resumed_study_goes_on_in_its_parent_and_the_new_run_becomes_a_child(
     again = open_parent(client, "s", "iris", first.run_id)
     assert again.run_id == first.run_id
     assert again.resumed
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    again.begin()
     assert client.get_run(first.run_id).info.status == "RUNNING"
     tags = client.get_run(made.info.run_id).data.tags
     assert tags["mlflow.parentRunId"] == first.run_id
@@ -246,24 +248,75 @@ def test_finished_children_are_counted_by_their_tag(parent: Parent) -> None:
     assert trials.ended(parent, MEMBER) == {"7-1"}
 
 
-def test_a_look_that_fails_leaves_a_resumed_parent_as_it_was(client: MlflowClient) -> None:
+def test_a_resumed_parent_is_as_it_was_until_its_end_is_seen_to(client: MlflowClient) -> None:
     first = open_parent(client, "s", "iris", "")
-    first.end("FINISHED")
+    first.end("KILLED", "interrupted")
     again = open_parent(client, "s", "iris", first.run_id)
-    with unchanged(again):
-        pass
-    assert client.get_run(first.run_id).info.status == "RUNNING"
-    with pytest.raises(UserError, match="no"), unchanged(again):
-        raise UserError("no")
-    assert client.get_run(first.run_id).info.status == "FINISHED"
-    assert "pipeline.reason" not in client.get_run(first.run_id).data.tags
+
+    def found() -> tuple[str, str | None]:
+        run = client.get_run(first.run_id)
+        return run.info.status, run.data.tags.get("pipeline.reason")
+
+    assert found() == ("KILLED", "interrupted")
+    with ending(again):
+        assert found() == ("RUNNING", None)
+    # Why it ended once is not why it ended now.
+    assert found() == ("FINISHED", None)
 
 
-def test_a_look_that_fails_ends_a_parent_that_it_began(client: MlflowClient) -> None:
-    parent = open_parent(client, "s", "iris", "")
-    with pytest.raises(RunError, match="no"), unchanged(parent):
-        raise RunError("no")
-    assert client.get_run(parent.run_id).info.status == "FAILED"
+def test_a_run_whose_process_was_killed_before_it_was_noted_is_taken_up(client: MlflowClient) -> None:
+    lost = open_parent(client, "s", "iris", "", "key")
+    other = open_parent(client, "s", "iris", "", "another key")
+    found = open_parent(client, "s", "iris", "", "key")
+    assert found.run_id == lost.run_id != other.run_id
+    assert not found.resumed
+
+
+@pytest.mark.parametrize("by", ["mlflow run", "another experiment"])
+def test_a_run_that_cannot_be_taken_up_is_closed(
+    by: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = open_parent(client, "s", "iris", "", "key")
+    if by == "mlflow run":
+        monkeypatch.setenv("MLFLOW_RUN_ID", client.create_run("0").info.run_id)
+    else:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    found = open_parent(client, "s", "iris", "", "key")
+    assert found.run_id != lost.run_id
+    assert client.get_run(found.run_id).info.status == "RUNNING"
+    left = client.get_run(lost.run_id)
+    assert (left.info.status, left.data.tags["pipeline.reason"]) == ("KILLED", "its process was gone")
+
+
+class _Deaf(MlflowClient):
+    """Loses the store's first answer to whatever makes something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: set[str] = set()
+
+    def _answer(self, what: str, answer: object) -> object:
+        if what not in self.lost:
+            self.lost.add(what)
+            raise ConnectionResetError("the answer was lost")
+        return answer
+
+    def create_experiment(self, *given: object, **more: object) -> object:
+        return self._answer("experiment", super().create_experiment(*given, **more))
+
+    def create_run(self, *given: object, **more: object) -> object:
+        return self._answer("run", super().create_run(*given, **more))
+
+
+def test_an_answer_that_was_lost_makes_no_second_run(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_PAUSE_SECONDS", 0.01)
+    deaf = _Deaf()
+    parent = open_parent(Client(deaf, patience=60.0), "s", "iris", "")
+    assert deaf.lost == {"experiment", "run"}
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert [run.info.run_id for run in runs] == [parent.run_id]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """A search that begins with what was best in an earlier study: real journals, and real small searches."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from pipeline import search, storage, warm_start
+from pipeline import options, search, storage, tasks, warm_start
 from pipeline import space as spaces
 from pipeline.__main__ import main
 from pipeline.errors import UserError
+from pipeline.job import open_search
 from pipeline.metrics import CLASSIFICATION
 from pipeline.result import Result
 from pipeline.settings import BATCH_SIZE, DROPOUT, L2, LEARNING_RATE
@@ -200,6 +202,28 @@ def test_a_search_tries_them_first_and_says_so(
     assert "tried first" not in capsys.readouterr().out
     labels = [label for _, label in children(again).values()]
     assert sorted(labels) == ["", "", "old/1", "old/2"]
+
+
+def test_an_earlier_study_that_is_gone_is_not_needed_to_go_on(workplace: Path) -> None:
+    given = {"task": "iris", "study": "new", "warm_start": "old", "engine": "fit"}
+    space = tasks.find("iris").read_space(None)
+    study = opened("old", space, task="iris")
+    for _ in range(2):
+        study.tell(Outcome(study.ask().number, value=0.5, best_epoch=0))
+    with open_search(options.values("search", given)) as job:
+        assert job.told
+    shutil.rmtree(storage.home("old"))
+    with open_search(options.values("search", given)) as job:
+        assert not job.told
+        assert job.study.ask()
+        assert job.study.started_from(job.study.ask().number) == "old/1"
+    # Another one is asked for by its own name.
+    given["warm_start"] = "older"
+    with (
+        pytest.raises(UserError, match="there is no study named 'older'"),
+        open_search(options.values("search", given)),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

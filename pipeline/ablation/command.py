@@ -1,12 +1,13 @@
 """The command `ablate`: trains all arms from the same seeds, scores them once, and says what differs."""
 
+import contextlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import source, storage
+from pipeline import source, stops, storage
 from pipeline import study_opening as studies
 from pipeline.ablation import differences, page, plan, training
 from pipeline.ablation.differences import Difference
@@ -54,8 +55,12 @@ def ablate(asked: Mapping[str, Any]) -> list[Difference]:
     if not groups:
         raise UserError(f"{space.file} [baseline]: an ablation needs a baseline, comparisons, or a study=")
     stages = list(training.planned(asked, task, space, _chosen(asked["groups"], groups)))
-    parent = open_parent(connect(), f"{task.name} ablation", task.name, "")
-    with ending(parent), tempfile.TemporaryDirectory(prefix="regatta-") as folder:
+    client = connect()
+    with contextlib.ExitStack() as until_its_end, tempfile.TemporaryDirectory(prefix="regatta-") as folder:
+        with stops.put_off():
+            parent = open_parent(client, f"{task.name} ablation", task.name, "")
+            until_its_end.enter_context(ending(parent))
+        stops.check()
         _record_start(parent, asked, task, stages, champion)
         for stage in stages:
             training.train(asked, task, stage, parent, Path(folder))

@@ -47,10 +47,13 @@ def enter(
     name: str,
     entrants: tuple[Entrant, Entrant],
     jury: Jury,
+    made_of: str,
     tags: Mapping[str, str],
     folder: Path,
 ) -> str:
     """Adds the ensemble, or the champion if it validates better, as a version; what happened.
+
+    A run that was ended between this and its own end finds the version that it has added.
 
     The alias `champion` goes to the first version, and later to a version that beats the present one, both
     scored on this study's validation rows; otherwise the new version is the `challenger`. Where the task has
@@ -61,9 +64,12 @@ def enter(
         name: of the registered model.
         entrants: the ensemble, and the champion.
         jury: what compares.
+        made_of: what both are made of, a short text: of the same, the run adds one version only.
         tags: of the version, `pipeline.study` and `pipeline.task` among them.
         folder: exists; for what is fetched.
     """
+    if known := registry.entered(parent.client, name, parent.run_id, made_of):
+        return _told(parent, name, known)
     answered = [jury.answers(entrant.model) for entrant in entrants]
     scored = [jury.score(found) for found in answered]
     place = 1 if jury.better(scored[1], scored[0]) else 0
@@ -73,10 +79,21 @@ def enter(
     alias, why = _place(parent, name, _New(best.model, answered[place]), jury, folder)
     scores = {metric: value, **{f"test_{score}": found for score, found in best.scores.items()}}
     told_of_it = {score: f"{found:.6g}" for score, found in scores.items()}
-    number = registry.add(parent, name, best.model_id, {**tags, MODEL: best.kind, **told_of_it})
+    number = registry.add(parent, name, best.model_id, made_of, {**tags, MODEL: best.kind, **told_of_it})
     registry.point(parent.client, name, alias, number)
     told = f"{name} version {number} ({best.kind}, {metric} {value:.4f}) is the {alias}: {why}"
     parent.tag({REGISTERED: told})
+    return told
+
+
+def _told(parent: Parent, name: str, known: Version) -> str:
+    """What is said of a version that was added before; `enter` may have been ended before it said so."""
+    begin = f"{name} version {known.number} ("
+    told = parent.tag_of(REGISTERED)
+    if not told.startswith(begin):
+        alias = min(known.aliases, default="version")
+        told = f"{begin}{known.tags.get(MODEL, 'model')}) is the {alias}: it was added before"
+        parent.tag({REGISTERED: told})
     return told
 
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import mlflow
@@ -37,6 +37,7 @@ _MLFLOW = revisions.Keeper(
     "mlflow db upgrade",
     "MLFLOW_TRACKING_URI",
 )
+_Found = TypeVar("_Found")
 _FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
 # Those of artifact stores; much else that they raise is a mistake in their settings.
 _CLOUDS, _LOST = frozenset({"botocore", "azure", "google"}), ("Connect", "Timeout", "ServiceRe", "Transport")
@@ -65,6 +66,14 @@ class Client:
     def impatient(self) -> "Client":
         """The same client, for one who bears a store that does not answer by himself."""
         return Client(self._client)
+
+    def patiently(self, act: Callable[[MlflowClient], _Found]) -> _Found:
+        """What `act` makes of MLflow's own client; it is begun anew where the store does not answer.
+
+        So it may look first whether it was done before, and only the answer was lost.
+        """
+        found: _Found = self._guarded(act)(self._client)
+        return found
 
     def every_run(self, experiment: str, wanted: str) -> Iterator[Run]:
         """Every run of an experiment that MLflow's filter lets through, the last begun first."""

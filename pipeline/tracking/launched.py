@@ -3,17 +3,25 @@
 import contextlib
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mlflow.entities import Run
 
+from pipeline.errors import RunError
+from pipeline.tracking.connection import Client
 from pipeline.tracking.parent import REASON, RESUMES, STUDY, Parent
+
+HOME = ".launched"
+"""The folder, beside the studies, of what `alive` keeps."""
 
 _ENTRY_POINT = "mlflow.project.entryPoint"
 _SEARCHES = ("search", "main")
-# A run that no process has taken up after so long never will be.
+# A tag: the machine and folder in which its process shows that it lives.
+_SHOWN_IN = "pipeline.shown_in"
+# A run that no process has taken up and signed after so long never will be.
 _STARTING_SECONDS = 300.0
 
 
@@ -39,6 +47,17 @@ def alive(folder: Path) -> Iterator[None]:
         if file:
             (folder / run).unlink(missing_ok=True)
             file.close()
+
+
+def sign(client: Client, folder: Path) -> None:
+    """Tags the run that `mlflow run` has made for this process with where it shows that it lives.
+
+    Elsewhere nobody can tell whether it does. folder: as of `alive`.
+    """
+    if run := os.environ.get("MLFLOW_RUN_ID", ""):
+        # A store that refuses is told of where the run is taken up.
+        with contextlib.suppress(RunError):
+            client.set_tag(run, _SHOWN_IN, _name(folder))
 
 
 def close_left(
@@ -67,9 +86,15 @@ def close_left(
     return len(left)
 
 
+def _name(folder: Path) -> str:
+    return f"{socket.gethostname()}:{folder.resolve()}"
+
+
 def _is_dead(run: Run, file: Path) -> bool:
-    """Whether the process that a run was made for is gone, as far as this machine can tell."""
+    """Whether the process that a run was made for is gone, as far as can be told from here."""
     if not file.exists():
+        if run.data.tags.get(_SHOWN_IN, _name(file.parent)) != _name(file.parent):
+            return False
         return bool(time.time() - run.info.start_time / 1000 > _STARTING_SECONDS)
     with file.open("a") as opened:
         try:

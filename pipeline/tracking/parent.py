@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.git_utils import get_git_commit
@@ -31,6 +33,8 @@ STUDY, TASK, ENGINE, REASON, RESUMES = (
     "pipeline.reason",
     "pipeline.resumes",
 )
+MADE_FOR = "pipeline.made_for"
+"""A tag of the parent from its first moment on: the study's key."""
 _CONTEXTS = {"train": "training", "validation": "validation", "test": "testing"}
 # MLflow keeps at most 36 characters of a digest.
 _DIGEST_LENGTH = 36
@@ -80,6 +84,9 @@ class Parent:
     def params(self, params: Mapping[str, str]) -> None:
         """What may never change within the study; MLflow refuses another value."""
         self.client.log_batch(self.run_id, params=[Param(key, value) for key, value in params.items()])
+
+    def param_names(self) -> list[str]:
+        return list(self.client.get_run(self.run_id).data.params)
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
         now = get_current_time_millis()
@@ -131,16 +138,27 @@ class Parent:
             [_dataset(data, split, context) for split, context in _CONTEXTS.items()],
         )
 
+    def begin(self) -> None:
+        """A run that was there before goes on: it is RUNNING, and why it ended then is no more so.
+
+        Raises:
+            UserError: the store refuses.
+        """
+        if not self.resumed:
+            return
+        try:
+            if REASON in self.client.get_run(self.run_id).data.tags:
+                self.client.delete_tag(self.run_id, REASON)
+            self.client.update_run(self.run_id, status="RUNNING")
+        except RunError as error:
+            raise UserError(f"the study's run cannot be opened: {error}") from None
+
     def end(self, status: str, reason: str = "", *, whole: bool = True) -> None:
         """Ends the run of this continuation, and the parent with it if it is the whole that ends."""
         for run_id in self.runs if whole else filter(None, (self._resuming,)):
             if reason:
                 self.client.set_tag(run_id, REASON, reason)
             self.client.set_terminated(run_id, status)
-
-    def leave(self) -> None:
-        """Gives a run that was resumed the status that it had before."""
-        self.client.update_run(self.run_id, status=self._before)
 
 
 def delete_artifacts(parent: Parent, uri: str, name: str) -> None:
@@ -152,23 +170,13 @@ def delete_artifacts(parent: Parent, uri: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def unchanged(parent: Parent) -> Iterator[None]:
-    """What is only looked at in the block leaves a parent that was resumed as it was, if it raises."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(RunError):  # the store itself may be what failed; the first error counts
-            parent.leave()
-        raise
-
-
-@contextlib.contextmanager
 def ending(parent: Parent, last: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Gives the parent run its final status, however the block ends.
+    """The parent run is RUNNING in the block, and has its final status after it, however that ends.
 
     last: whether no other process goes on with the parent, which else is left as it is.
     """
     try:
+        parent.begin()
         yield
     except KeyboardInterrupt:
         with contextlib.suppress(RunError):
@@ -197,14 +205,16 @@ def _said(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def open_parent(client: Client, study: str, task: str, known: str) -> Parent:
-    """The parent run of the study.
+def open_parent(client: Client, study: str, task: str, known: str, key: str = "") -> Parent:
+    """The parent run of the study: one that was there is as it was until `ending`, a new one is RUNNING.
 
     Args:
         client: of the tracking store.
         study: the study's name.
         task: the experiment's name, where `mlflow run` has not chosen one.
         known: the parent run that the study's record names, or empty.
+        key: of the study and no other, which its record has: a run that was made for it by a process that
+            was killed before it could note that is found by it. Empty where there can be none.
 
     Raises:
         UserError: the study's run or the experiment is gone, or the store refuses.
@@ -212,16 +222,50 @@ def open_parent(client: Client, study: str, task: str, known: str) -> Parent:
     # Taken once: a second search in this process must not adopt the same run.
     own = os.environ.pop("MLFLOW_RUN_ID", "")
     try:
-        return _resume(client, study, known, own) if known else _begin(client, study, task, own)
+        if known:
+            return _resume(client, study, known, own)
+        return _begin(client, study, task, own, key or uuid.uuid4().hex)
     except RunError as error:
         raise UserError(f"the study's run cannot be opened: {error}") from None
 
 
-def _begin(client: Client, study: str, task: str, own: str) -> Parent:
-    run = client.get_run(own) if own else client.create_run(_experiment(client, task), run_name=study)
-    client.set_tag(run.info.run_id, MLFLOW_RUN_NAME, study)
-    client.update_run(run.info.run_id, status="RUNNING")
+def _begin(client: Client, study: str, task: str, own: str, key: str) -> Parent:
+    run = client.get_run(own) if own else _made(client, study, _experiment(client, task), key)
+    run_id = str(run.info.run_id)
+    for left in _made_for(client, key):
+        if left.info.run_id != run_id and left.info.status == "RUNNING":
+            client.set_tag(left.info.run_id, REASON, "its process was gone")
+            client.set_terminated(left.info.run_id, "KILLED")
+    client.set_tag(run_id, MADE_FOR, key)
+    client.set_tag(run_id, MLFLOW_RUN_NAME, study)
+    client.update_run(run_id, status="RUNNING")
     return Parent(client, run, resumed=False, resuming="")
+
+
+def _made(client: Client, study: str, experiment: str, key: str) -> Run:
+    """The run of an experiment that was made for the key before, where there is one; else a new one."""
+
+    def make(store: MlflowClient) -> Run:
+        # Also before it is tried again: the answer may be what was lost.
+        before = next(
+            iter(store.search_runs([experiment], f"tags.`{MADE_FOR}` = '{key}'", max_results=1)), None
+        )
+        return before or store.create_run(experiment, tags={MADE_FOR: key}, run_name=study)
+
+    return client.patiently(make)
+
+
+def _made_for(client: Client, key: str) -> list[Run]:
+    """The runs that were made for a key, of whatever experiment was chosen then."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_experiments(page_token=token)
+        experiments = [experiment.experiment_id for experiment in page]
+        found += client.search_runs(experiments, f"tags.`{MADE_FOR}` = '{key}'")
+        token = page.token
+        if not token:
+            return found
 
 
 def _resume(client: Client, study: str, known: str, own: str) -> Parent:
@@ -230,7 +274,6 @@ def _resume(client: Client, study: str, known: str, own: str) -> Parent:
         client.set_tag(own, MLFLOW_PARENT_RUN_ID, known)
         client.set_tag(own, RESUMES, study)
         client.set_tag(own, MLFLOW_RUN_NAME, f"{study} (resumed)")
-    client.update_run(known, status="RUNNING")
     return Parent(client, run, resumed=True, resuming=own if own != known else "")
 
 
@@ -257,9 +300,12 @@ def _experiment(client: Client, task: str) -> str:
     if chosen:
         return chosen
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or task
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        return str(client.create_experiment(name))
+    # As one, so that an answer that was lost does not make it anew.
+    found = client.patiently(
+        lambda store: (
+            store.get_experiment_by_name(name) or store.get_experiment(store.create_experiment(name))
+        )
+    )
     if found.lifecycle_stage != "active":
         raise UserError(
             f"MLflow's experiment {name!r} was deleted; bring it back with `mlflow experiments restore -x"
