@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = ""
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)
-        from pipeline.entry import run
-
-        run(command, given)
+        _run(command, given)
     except (UserError, RunError) as error:
         lines = hidden(str(error)).splitlines()
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
@@ -64,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         stops.restore()
     return 0
+
+
+def _run(command: str, given: dict[str, object]) -> None:
+    from pipeline.entry import run
+
+    try:
+        run(command, given)
+    except SystemExit as error:
+        # Of the user's code, at whatever place: what it left undone must not look like what is done.
+        raise RunError(f"failed: code that it runs ends the program: exit code {error.code}") from None
 
 
 def _gave_up(code: int) -> None:

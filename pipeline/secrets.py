@@ -103,7 +103,7 @@ def _forms(secrets: list[str]) -> Iterator[str]:
     yield from (one for secret in secrets for one in (secret, unquote(secret)) if len(one) >= _LEAST)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's first line, without secrets; its kind where it says nothing."""
     lines = [line for line in str(error).strip().splitlines() if not line.startswith("(raised as a result")]
     lines = lines or [type(error).__name__]

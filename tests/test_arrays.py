@@ -1,5 +1,8 @@
 """Arrays that a person brings: which go with which model, and what is said where they do not."""
 
+import contextlib
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import pytest
 from pipeline.datasets import arrays
 from pipeline.datasets.arrays import Goal, Rows
 from pipeline.errors import UserError
+from pipeline.prediction import arrays as prediction_arrays
 
 THREE = Goal("classes", 3, {"": (4,)})
 NUMBERS = Goal("numbers", 1, {"": (4,)})
@@ -150,6 +154,120 @@ def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
         arrays.read(tmp_path / "rows.npz")
     with pytest.raises(UserError, match="there is no such file"):
         arrays.read(tmp_path / "none.npz")
+
+
+def _archive(folder: Path, damage: str) -> Path:
+    """An archive of x and y that is broken in a way."""
+    file = folder / "rows.npz"
+    np.savez_compressed(file, x=X, y=Y)
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "packed bytes":
+            # Behind the first member's name.
+            content[80:90] = bytes(10)
+        case "half":
+            content = content[: len(content) // 2]
+        case "encrypted":
+            content[content.index(b"PK\x01\x02") + 8] |= 1
+    file.write_bytes(content)
+    header = io.BytesIO()
+    shape = {"huge": (10**7, 10**6), "beyond": (10**15, 10**15), "below": (-5, 4)}.get(damage)
+    if shape:
+        described = {"descr": "<f8", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, described)
+    longer = io.BytesIO()
+    np.save(longer, X)
+    other = {
+        "no array": ("x.txt", b"hello"),
+        "no header": ("x.npy", b"hello"),
+        "no dict": ("x.npy", b"\x93NUMPY\x01\x00\x06\x00[1,2]\n"),
+        "more": ("x.npy", longer.getvalue() + b"x"),
+        "bzip2": ("x.npy", longer.getvalue()),
+    }
+    if shape or damage in other:
+        name, held = ("x.npy", header.getvalue()) if shape else other[damage]
+        packing = zipfile.ZIP_BZIP2 if damage == "bzip2" else zipfile.ZIP_STORED
+        with zipfile.ZipFile(file, "w", packing) as archive:
+            archive.writestr(name, held)
+    return file
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "packed bytes",
+        "half",
+        "encrypted",
+        "huge",
+        "beyond",
+        "below",
+        "no array",
+        "no header",
+        "no dict",
+        "more",
+        "bzip2",
+    ],
+)
+def test_a_damaged_archive_is_one_error_for_training_and_for_use(damage: str, tmp_path: Path) -> None:
+    file = _archive(tmp_path, damage)
+    with pytest.raises(UserError, match=r"cannot be read as an NPZ file of plain arrays: .+"):
+        arrays.read(file)
+    # It reads no further than the rows go.
+    if damage != "more":
+        with pytest.raises(UserError, match=r"the arrays cannot be read: .+"):
+            list(prediction_arrays.batches(file, ["x"], 10**6))
+
+
+def test_any_damage_to_an_archive_is_told(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "whole.npz", x=X, y=Y)
+    np.savez(tmp_path / "plain.npz", x=X, y=Y)
+    rng = np.random.default_rng(0)
+    for whole_file in ("whole.npz", "plain.npz"):
+        content = (tmp_path / whole_file).read_bytes()
+        for _ in range(300):
+            changed = bytearray(content)
+            for place in rng.integers(0, len(changed), rng.choice([1, 2, 5])):
+                changed[place] = rng.integers(256)
+            file = tmp_path / "rows.npz"
+            file.write_bytes(changed[: rng.integers(1, len(changed))] if rng.random() < 0.2 else changed)
+            with contextlib.suppress(UserError):
+                arrays.read(file)
+
+
+def test_one_array_alone_is_no_rows(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(UserError, match=r"x\.npy: holds one array, but x and y are needed"):
+        arrays.read(tmp_path / "x.npy")
+
+
+def test_arrays_that_lie_by_columns_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    text = np.array(["a", "b", "c"])[Y]
+    rows = arrays.read(saved(tmp_path, x=np.asfortranarray(X), y=text))
+    ((x, y),) = rows.parts
+    assert np.array_equal(np.asarray(x), X)
+    assert y.tolist() == text.tolist()
+    # A model's own training may write to them.
+    assert y.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "says"),
+    [
+        (np.array(5.0), Y, "x must be an array of rows, but is a single"),
+        (X, np.array(3), "y must be an array of rows, but is a single"),
+        ([[1, 2], [1], [3]], [0, 1, 1], "x must be an array, but: "),
+        ({"a": 5}, Y, "x a must be an array of rows, but is a single int"),
+        ({}, Y, "x is an empty dict"),
+        ((row for row in X), Y, "x must be an array of rows, but is a single generator"),
+    ],
+)
+def test_a_number_and_a_ragged_list_are_no_rows(x: Any, y: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        arrays.of_value([x, y], "load")
+    assert f"load: {says}" in str(caught.value)
+    if isinstance(x, np.ndarray):
+        with pytest.raises(UserError, match=says):
+            arrays.read(saved(tmp_path, x=x, y=y))
 
 
 @pytest.mark.parametrize("value", [None, (X,), (X, Y, Y), [(X, Y), (X,)], 3])

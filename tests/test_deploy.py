@@ -570,6 +570,26 @@ def test_readme_names_every_variable_that_the_files_set() -> None:
         assert f'"{name}"' in read, "the project reads it"
 
 
+def test_an_image_is_built_and_tagged_before_it_is_run_or_pushed() -> None:
+    there: set[str] = set()
+    pushed = set()
+    for line in commands():
+        words = shlex.split(line)
+        match words[:2]:
+            case ["docker", "build"]:
+                there.add(words[words.index("-t") + 1])
+            case ["docker", "run"]:
+                assert there & {*words}, line
+            case ["docker", "tag"]:
+                assert words[2] in there, line
+                there.add(words[3])
+            case ["docker", "push"]:
+                assert words[2] in there, line
+                pushed.add(words[2])
+    # What the cluster starts.
+    assert f"image: {pushed.pop()}\n" in (DEPLOY / "kubernetes" / "cronjob.yaml").read_text()
+
+
 def test_the_parameters_in_readme_are_known() -> None:
     known = {option.name for table in options.COMMANDS.values() for option in table}
     text = README.replace("\\%", "%")

@@ -284,6 +284,90 @@ def test_what_is_wrong_with_a_file_is_one_clear_error(
 
 
 @pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ("budget = [1]", "budget must be a dict, but is list"),
+        ("budget = {'epochs': None}", "budget: epochs must be a text, a number"),
+        ("baseline = 3", "baseline must be a dict, but is int"),
+        ("metrics = 5", "metrics must be a list of names, but is 5"),
+        ("metrics = [['accuracy']]", "metrics must be of accuracy"),
+        ("space = {'units': {'choices': None}}", "units: choices must be a list, but is None"),
+        ("space = {'units': {'choices': 'relu'}}", "units: choices must be a list, but is 'relu'"),
+        ("space = {'units': {'low': None, 'high': 4}}", "units"),
+        ("space = {3: {'low': 1, 'high': 2}}", "space: a name must be a text, but one is 3"),
+        ("load = np.zeros((60, 4)), np.zeros(60)", "load must be a function, but is a tuple"),
+        ("load = np.zeros((60, 4))", "load must be a function, but is a ndarray"),
+        ("load = lambda self: 1 / 0", "load: ZeroDivisionError: division by zero ("),
+        ("load = lambda self: __import__('sys').exit(0)", "load: SystemExit: 0 ("),
+        (
+            "build = lambda self, settings, data: __import__('sys').exit(0)",
+            "build with its defaults: SystemExit: 0 (",
+        ),
+        (
+            "load = lambda self: ([[1, 2], [1], [3]], [0, 1, 1])",
+            "load of nets.py:Blobs: x must be an array, but",
+        ),
+        ("load = lambda self: (5, [0, 1])", "x must be an array of rows, but is a single int"),
+    ],
+)
+def test_a_wrong_part_of_a_task_is_one_clear_error(part: str, says: str, tmp_path: Path) -> None:
+    text = f"{dedent(OWN)}\n\nclass Wrong(Blobs):\n    {part}\n".replace("Blobs", "Base").replace(
+        "Wrong", "Blobs"
+    )
+
+    def use() -> None:
+        found(written(tmp_path, text), "Blobs").load("full")
+
+    with pytest.raises(UserError) as caught:
+        use()
+    message = str(caught.value)
+    assert message.startswith(("task: nets.py:Blobs: ", "load of nets.py:Blobs: "))
+    assert says in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 300
+
+
+def test_a_space_of_numpys_numbers_is_one_of_pythons(tmp_path: Path) -> None:
+    text = dedent(OWN).replace('{"low": 4, "high": 16}', '{"low": np.int64(4), "high": np.int64(16)}')
+    text = text.replace('{"low": 1e-3, "high": 1e-1, "log": True}', '{"choices": list(np.linspace(0, 1, 3))}')
+    text = text.replace('["relu", "tanh"]', 'np.array(["relu", "tanh"])').replace(
+        "[8, 16]", "np.array([8, 16])"
+    )
+    text = text.replace('"lr": 0.01', '"lr": np.float32(0.5)')
+    assert text.count("np.") >= 6
+    task = found(written(tmp_path, text), "Blobs")
+    space = task.read_space(None)
+    assert space.searched["lr"].choices == (0.0, 0.5, 1.0)
+    assert space.baseline == {"units": 8, "lr": 0.5}
+    assert {type(value) for value in space.baseline.values()} == {int, float}
+
+
+@pytest.mark.parametrize(
+    ("load", "says"),
+    [
+        ("def load():\n    raise KeyError('boo')\n", "load: KeyError: 'boo' ("),
+        ("def load():\n    raise SystemExit(0)\n", "load: SystemExit: 0 ("),
+        ("def load(size):\n    return 1, 2\n", "load: TypeError: load() missing 1 required positional"),
+        ("def load():\n    return 5, [0, 1, 2]\n", "x must be an array of rows, but is a single int"),
+        ("def load():\n    return [[1, 2], [1], [3]], [0, 1, 1]\n", "x must be an array, but"),
+        ("load = [1]\n", "load must be a function, but is a list"),
+    ],
+)
+def test_a_hypermodels_load_that_fails_is_told_with_its_line(load: str, says: str, tmp_path: Path) -> None:
+    file = written(tmp_path, f"{dedent(HYPERMODEL)}\n\n{load}")
+    with pytest.raises(UserError) as caught:
+        found(file, "net")
+    assert says in str(caught.value)
+    assert not says.endswith("(") or f"({file}, line " in str(caught.value)
+
+
+def test_a_hypermodel_that_ends_the_program_is_told(tmp_path: Path, npz: Path) -> None:
+    ends = HYPERMODEL.replace("layers = [", "layers = __import__('sys').exit(0) or [")
+    with pytest.raises(UserError, match=r"build with its defaults: SystemExit: 0 \(.*nets\.py, line "):
+        found(written(tmp_path, ends), "net", data=str(npz))
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("none.py:net", "there is no file none.py"),
@@ -302,6 +386,24 @@ def test_a_file_that_is_not_there_is_said(
 def test_columns_that_a_file_does_not_read_are_refused(tmp_path: Path, npz: Path) -> None:
     with pytest.raises(UserError, match="group: is not read by a task in a file"):
         found(written(tmp_path, HYPERMODEL), "net", data=str(npz), group="patient")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "data", "says"),
+    [
+        (HYPERMODEL, "net", "rows.npz", "target: names a column of data, but .*rows.npz is no table"),
+        (HYPERMODEL, "net", "", "target: names a column of data, but no table is given"),
+        (HYPERMODEL, "net", "iris", "target: names a column of data, but iris is no table"),
+        (OWN, "Blobs", "", "target: is not read by load of nets.py:Blobs"),
+        ("from pipeline.tasks.iris import TASK\n", "TASK", "", "target: is not read by nets.py:TASK, a Task"),
+    ],
+)
+def test_a_column_where_there_are_none_is_refused(
+    text: str, name: str, data: str, says: str, tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(npz.parent)
+    with pytest.raises(UserError, match=f"^{says}"):
+        found(written(tmp_path, text), name, data=data, target="nosuch").load("full")
 
 
 # Where the rows come from

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -251,6 +252,15 @@ def test_a_model_that_cannot_be_built_fails_with_its_reason_and_traceback(data: 
     assert isinstance(outcome, Outcome)
     assert outcome.failure == "LookupError: no such layer"
     assert "in _raising" in outcome.detail
+
+
+def test_a_model_that_ends_the_program_ends_its_trial_alone(data: Data, folder: Path) -> None:
+    def ends(settings: Settings, data: Data) -> keras.Model:
+        sys.exit(0)
+
+    (outcome,) = train(data, folder, build=ends)
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure == "SystemExit: 0"
 
 
 def test_the_engine_outlives_a_failed_trial(data: Data, folder: Path) -> None:

@@ -253,6 +253,19 @@ def test_a_full_disk_is_told_without_a_traceback(
     )
 
 
+@pytest.mark.parametrize("code", [0, 3, "well"])
+def test_a_command_that_something_ends_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int | str
+) -> None:
+    def ends(*_: object) -> None:
+        sys.exit(code)
+
+    monkeypatch.setattr("pipeline.entry.run", ends)
+    assert main(["search"]) == 1
+    said = f"pipeline: failed: code that it runs ends the program: exit code {code}\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize("share", ["0", "-0.5", "1.5", "nan", "half"])
 def test_a_share_of_memory_is_above_0_to_1(capsys: pytest.CaptureFixture[str], share: str) -> None:
     (line,) = refused(capsys, "search", f"--memory_fraction={share}")

@@ -79,6 +79,34 @@ def test_a_table_names_pictures_and_labels(tmp_path: Path) -> None:
     assert pictures.column(Source(data=str(file), target="kind")) == "where"
 
 
+def test_a_file_that_is_named_again_is_there_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _folder(tmp_path / "set", "x")
+    (tmp_path / "set" / "link.png").symlink_to(tmp_path / "set" / "x" / "0.png")
+    (tmp_path / "set" / "hard.png").hardlink_to(tmp_path / "set" / "x" / "1.png")
+    rows = "\n".join(f"{'' if n % 4 else 'x/../'}x/{n % 6}.png,{'ab'[n % 2]},{n % 6}" for n in range(60))
+    (tmp_path / "set" / "rows.csv").write_text(f"file,kind,shot\n{rows}\nlink.png,a,7\nhard.png,b,7\n")
+    for more in ({}, {"group": "shot"}):
+        caplog.clear()
+        pixels, labels = _all(_load(tmp_path / "set" / "rows.csv", target="kind", **more))
+        assert len({picture.tobytes() for picture in pixels}) == len(labels) == 6
+        assert "6 pictures read, 1 left out:\n  56 of a file that is there before" in caplog.text
+
+
+def test_a_file_with_two_labels_is_refused(tmp_path: Path) -> None:
+    place = _folder(tmp_path / "set", "x", "y")
+    text = "file,kind\nx/0.png,a\nx/1.png,b\nx/0.png,a\nx/./0.png,b\n"
+    (tmp_path / "set" / "rows.csv").write_text(text)
+    with pytest.raises(UserError) as caught:
+        _load(tmp_path / "set" / "rows.csv", target="kind")
+    assert str(caught.value).endswith("two: row 1, 'x/0.png' is 'a', and row 4, 'x/./0.png' is 'b'")
+    (place / "rows.csv").unlink()
+    (place / "y" / "same.png").symlink_to(place / "x" / "0.png")
+    with pytest.raises(UserError, match=r"two: x/0\.png is 'x', and y/same\.png is 'y'$"):
+        _load(place)
+    (place / "y" / "same.png").rename(place / "x" / "same.png")
+    assert len(_all(_load(place))[1]) == 12
+
+
 def test_groups_stay_together(tmp_path: Path) -> None:
     _folder(tmp_path / "set", "x", each=20)
     rows = "\n".join(f"x/{n}.png,{'ab'[n % 2]},shot {n // 4}" for n in range(20))

@@ -441,7 +441,7 @@ def test_patience_comes_back_after_the_probe(workplace: Path, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     connect()
     assert connection.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5"
-    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in connection.os.environ
+    assert connection.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "30"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.datasets import splits
+from pipeline.datasets import array_files, splits
 from pipeline.datasets.targets import check_numbers
 from pipeline.errors import UserError
 from pipeline.forms import Form
@@ -66,22 +66,17 @@ def read(file: Path) -> Rows:
     Raises:
         UserError: it is no such file.
     """
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except FileNotFoundError:
-        raise UserError(f"data: there is no such file: {file}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        first = (str(error).strip() or "it is empty").splitlines()[0]
-        raise UserError(f"data: {file}: cannot be read as an NPZ file of plain arrays: {first}") from None
-    classes = tuple(map(str, arrays.pop("classes", np.array([]))))
+    if file.suffix.lower() == ".npy":
+        raise UserError(f"data: {file}: holds one array, but x and y are needed: numpy.savez(FILE, x=x, y=y)")
+    arrays = _arrays(file)
+    classes = tuple(map(str, _rows(arrays.pop("classes", np.array([])), "classes", f"data: {file}")))
     names = ("",) if "y" in arrays else tuple(part for part in _PARTS if f"y_{part}" in arrays)
     if not names or (names != ("",) and {"train", "test"} - {*names}):
         raise UserError(
             f"data: {file}: must hold x and y, or x_train, y_train, x_test and y_test (and perhaps x_val and"
             f" y_val), but holds {', '.join(arrays) or 'nothing'}"
         )
-    parts = tuple(_pair(arrays, part, str(file)) for part in names)
+    parts = tuple(_pair(arrays, part, f"data: {file}") for part in names)
     if left := sorted(arrays):
         raise UserError(f"data: {file}: {', '.join(left)}: belongs to nothing; the parts are {_told(names)}")
     return Rows(parts, str(file), classes)
@@ -104,7 +99,7 @@ def of_value(value: object, where: str) -> Rows:
     pairs = (value,) if whole else tuple(value)
     if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{rule}, but gave {_shape(value)}")
-    return Rows(tuple((_inputs(x), np.asarray(y)) for x, y in pairs), where)
+    return Rows(tuple((_inputs(x, where), _rows(y, "y", where)) for x, y in pairs), where)
 
 
 def data(name: str, rows: Rows, goal: Goal, size: Size = "full") -> Data:
@@ -166,16 +161,31 @@ def adapted(found: Data, goal: Goal) -> Data:
     )
 
 
+def _arrays(file: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = {}
+            for name, member in array_files.members(archive).items():
+                with archive.open(member) as opened:
+                    found[name] = array_files.opened(opened).whole()
+            return found
+    except FileNotFoundError:
+        raise UserError(f"data: there is no such file: {file}") from None
+    except array_files.FAULTS as error:
+        first = (str(error).strip() or "out of memory").splitlines()[0]
+        raise UserError(f"data: {file}: cannot be read as an NPZ file of plain arrays: {first}") from None
+
+
 def _pair(arrays: dict[str, Array], part: str, where: str) -> Pair:
     """Takes a part's arrays out of all of them."""
     end = f"_{part}" if part else ""
-    targets = arrays.pop(f"y{end}")
+    targets = _rows(arrays.pop(f"y{end}"), f"y{end}", where)
     if f"x{end}" in arrays:
-        return arrays.pop(f"x{end}"), targets
+        return _rows(arrays.pop(f"x{end}"), f"x{end}", where), targets
     names = [name for name in arrays if name.startswith(f"x{end}_")]
     if not names:
-        raise UserError(f"data: {where}: y{end} has no x{end} beside it")
-    return {name.removeprefix(f"x{end}_"): arrays.pop(name) for name in names}, targets
+        raise UserError(f"{where}: y{end} has no x{end} beside it")
+    return {name.removeprefix(f"x{end}_"): _rows(arrays.pop(name), name, where) for name in names}, targets
 
 
 def _told(names: Sequence[str]) -> str:
@@ -188,10 +198,23 @@ def _shape(value: object) -> str:
     return type(value).__name__
 
 
-def _inputs(value: Any) -> Inputs:
+def _inputs(value: Any, where: str) -> Inputs:
     if isinstance(value, Mapping):
-        return {str(name): np.asarray(part) for name, part in value.items()}
-    return np.asarray(value)
+        if not value:
+            raise UserError(f"{where}: x is an empty dict")
+        return {str(name): _rows(part, f"x {name}", where) for name, part in value.items()}
+    return _rows(value, "x", where)
+
+
+def _rows(value: Any, what: str, where: str) -> Array:
+    """An array of rows."""
+    try:
+        rows = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {what} must be an array, but: {error}") from None
+    if not rows.ndim:
+        raise UserError(f"{where}: {what} must be an array of rows, but is a single {type(value).__name__}")
+    return rows
 
 
 def _checked(inputs: Inputs, goal: Goal, where: str) -> Inputs:

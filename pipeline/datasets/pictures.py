@@ -155,7 +155,9 @@ def _of_folder(place: Path, source: Source) -> tuple[Listed, list[str]]:
         raise UserError(f"data: {place}: must hold files in at least two class folders, but has {there}")
     files = [file for name in classes for file in found[name]]
     values = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found[name]) for name in classes])
-    return Listed(files, values, classes), empty + beside
+    shown = [os.path.relpath(file, place) for file in files]
+    once, again = _once(Listed(files, values, classes), shown, place)
+    return once, empty + beside + again
 
 
 def _is_hidden(file: Path) -> bool:
@@ -206,7 +208,50 @@ def _of_table(file: Path, source: Source) -> tuple[Listed, list[str]]:
             raise UserError(f"data: {file}: row {row + 1}: {path[:80]!r} leads out of the file's folder")
         files.append(named)
     left_out = [f"{target.left_out} rows have no target"] if target.left_out else []
-    return Listed(files, target.values, target.classes, groups), left_out
+    shown = [f"row {row + 1}, {path[:80]!r}" for row, path in zip(target.rows, paths, strict=True)]
+    once, again = _once(Listed(files, target.values, target.classes, groups), shown, file)
+    return once, left_out + again
+
+
+def _once(listed: Listed, shown: Sequence[str], place: Path) -> tuple[Listed, list[str]]:
+    """Each file once, at its first place, and what is said of the others: a copy may not come to test.
+
+    shown: for each file what it is called in messages.
+
+    Raises:
+        UserError: a file has several labels.
+    """
+    first: dict[object, int] = {}
+    kept, faults = [], []
+    for number, file in enumerate(listed.files):
+        there = first.setdefault(_identity(file), number)
+        if there == number:
+            kept.append(number)
+        elif listed.values[there] != listed.values[number]:
+            one, other = (listed.classes[listed.values[at]] for at in (there, number))
+            faults.append(f"{shown[there]} is {one!r}, and {shown[number]} is {other!r}")
+    if faults:
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise UserError(
+            f"data: {place}: a picture must have one label, but the same file is there with two:"
+            f" {'; '.join(faults[:_LISTED])}{more}"
+        )
+    again = len(listed.files) - len(kept)
+    if not again:
+        return listed, []
+    groups = None if listed.groups is None else listed.groups[kept]
+    once = Listed([listed.files[number] for number in kept], listed.values[kept], listed.classes, groups)
+    return once, [f"{again} of a file that is there before, under its own or another name"]
+
+
+def _identity(file: Path) -> object:
+    """What is the same for all names of a file, links among them."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        # Told when it is to be read.
+        return file
+    return found.st_dev, found.st_ino
 
 
 def _paths(table: pd.DataFrame, source: Source, file: Path) -> Any:

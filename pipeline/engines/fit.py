@@ -123,7 +123,7 @@ class FitEngine:
     def _train(self, candidate: Candidate) -> Outcome | None:
         try:
             return self._training.run(candidate, self._baton)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Whatever a model of the user's raises ends this trial, with its reason, and no other.
             first_line = (str(error).strip() or "no message").splitlines()[0]
             reason = f"{type(error).__name__}: {first_line}"

@@ -1,37 +1,18 @@
 """Arrays in numpy's files, read some rows at a time: also out of an archive that is larger than memory."""
 
 import contextlib
+import math
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
-
+from pipeline.datasets import array_files
+from pipeline.datasets.array_files import Stream
 from pipeline.errors import UserError
 from pipeline.values import Array
 
 _ONLY = ""
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """An array in an open file, behind its header."""
-
-    file: IO[bytes]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def read(self, rows: int) -> Array:
-        """The next rows, (rows, ...)."""
-        shape = (rows, *self.shape[1:])
-        wanted = int(np.prod(shape)) * self.dtype.itemsize
-        content = self.file.read(wanted)
-        if len(content) < wanted:
-            raise ValueError("it ends within a row")
-        return np.frombuffer(content, self.dtype).reshape(shape)
 
 
 def batches(file: Path, names: list[str], most_bytes: int) -> Iterator[dict[str, Array]]:
@@ -48,18 +29,19 @@ def batches(file: Path, names: list[str], most_bytes: int) -> Iterator[dict[str,
     try:
         with contextlib.ExitStack() as open_files:
             yield from _batches(_streams(file, names, open_files), most_bytes)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"input: {file}: the arrays cannot be read: {error}") from None
+    except array_files.FAULTS as error:
+        said = str(error) or "out of memory"
+        raise UserError(f"input: {file}: the arrays cannot be read: {said}") from None
 
 
-def _batches(streams: Mapping[str, _Stream], most_bytes: int) -> Iterator[dict[str, Array]]:
+def _batches(streams: Mapping[str, Stream], most_bytes: int) -> Iterator[dict[str, Array]]:
     rows = {name: stream.shape[0] for name, stream in streams.items()}
     if len(set(rows.values())) > 1:
         raise ValueError(
             f"they need the same rows, but {', '.join(f'{name}: {n}' for name, n in rows.items())}"
         )
     left = next(iter(rows.values()))
-    row_bytes = sum(int(np.prod(one.shape[1:])) * one.dtype.itemsize for one in streams.values())
+    row_bytes = sum(math.prod(one.shape[1:]) * one.dtype.itemsize for one in streams.values())
     size = max(1, most_bytes // max(row_bytes, 1))
     while left:
         taken = min(size, left)
@@ -67,13 +49,13 @@ def _batches(streams: Mapping[str, _Stream], most_bytes: int) -> Iterator[dict[s
         left -= taken
 
 
-def _streams(file: Path, names: list[str], open_files: contextlib.ExitStack) -> dict[str, _Stream]:
+def _streams(file: Path, names: list[str], open_files: contextlib.ExitStack) -> dict[str, Stream]:
     if file.suffix == ".npy":
         if names != [_ONLY]:
             raise ValueError(f"the model takes {', '.join(names)}: save them by name in one .npz")
         return {_ONLY: _opened(open_files.enter_context(file.open("rb")))}
     archive = open_files.enter_context(zipfile.ZipFile(file))
-    members = {Path(member).stem: member for member in archive.namelist()}
+    members = array_files.members(archive)
     wanted = {name: name for name in names} if names != [_ONLY] else {_ONLY: _only(members)}
     if missing := [name for name in wanted.values() if name not in members]:
         raise ValueError(f"no array is named {', '.join(missing)}; it holds {', '.join(members)}")
@@ -82,7 +64,7 @@ def _streams(file: Path, names: list[str], open_files: contextlib.ExitStack) -> 
     }
 
 
-def _only(members: Mapping[str, str]) -> str:
+def _only(members: Collection[str]) -> str:
     if len(members) == 1:
         return next(iter(members))
     for name in ("x", "inputs"):
@@ -93,14 +75,10 @@ def _only(members: Mapping[str, str]) -> str:
     )
 
 
-def _opened(file: IO[bytes]) -> _Stream:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError("an array holds Python objects, which could run any program")
-    if not shape:
+def _opened(file: IO[bytes]) -> Stream:
+    found = array_files.opened(file)
+    if not found.shape:
         raise ValueError("an array has no rows")
-    if fortran and len(shape) > 1:
+    if found.by_columns and len(found.shape) > 1:
         raise ValueError("an array lies column by column; save it by numpy.ascontiguousarray")
-    return _Stream(file, shape, dtype)
+    return found

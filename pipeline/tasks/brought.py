@@ -13,6 +13,7 @@ from pipeline.datasets.arrays import Goal, Inputs, Pair, Rows
 from pipeline.errors import UserError
 from pipeline.forms import Arrays, Columns, Form
 from pipeline.source import Source
+from pipeline.tasks import user_code
 from pipeline.tasks.task import Task
 from pipeline.values import Array, Data, Size
 
@@ -58,13 +59,16 @@ def find(
     Raises:
         UserError: there are none, or they cannot be read.
     """
+    if source.target and Path(source.data).suffix.lower() not in table_files.SUFFIXES:
+        there = f"{source.data} is no table" if source.data else "no table is given"
+        raise UserError(f"target: names a column of data, but {there}")
     if not source.data:
         if load is None:
             raise UserError(
                 f"data: must be given with task={name}, or the file must have a function load() that gives"
                 " (x, y)"
             )
-        return of_rows(name, arrays.of_value(load(), f"load of {name}"))
+        return of_value(name, loaded(name, load))
     place = Path(source.data)
     if place.is_dir():
         return _of_task(_pictures(source), "full")
@@ -79,6 +83,28 @@ def find(
             f" {source.data!r} here"
         )
     return _of_task(task, "small")
+
+
+def loaded(name: str, load: Callable[..., object], **given: object) -> object:
+    """What the user's own `load` gives.
+
+    Raises:
+        UserError: it is no function, or it fails.
+    """
+    check_function(name, load)
+    with user_code.told(name, "load"):
+        return load(**given)
+
+
+def check_function(name: str, load: object) -> None:
+    """Raises UserError for a `load` of the user's own that is a value, and no function that gives one."""
+    if not callable(load):
+        raise UserError(f"task: {name}: load must be a function, but is a {type(load).__name__}")
+
+
+def of_value(name: str, value: object) -> Brought:
+    """Rows that the user's own `load` has given."""
+    return of_rows(name, arrays.of_value(value, f"load of {name}"))
 
 
 def of_rows(name: str, rows: Rows) -> Brought:

@@ -123,9 +123,10 @@ class Cocktail(keras.Model):  # type: ignore[misc]  # Keras has no types
 
         def kept(layer: keras.Layer) -> keras.Layer:
             if isinstance(layer, Gate):
-                return keras.layers.Rescaling(layer.share, name=layer.name, dtype=layer.dtype_policy)
+                return keras.layers.Rescaling(layer.share, name=layer.name, dtype=layer.dtype_policy.name)
             if isinstance(layer, Blend):
-                return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
+                # By name: Keras writes no policy into an Identity's configuration.
+                return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy.name)
             return layer
 
         bare = keras.Model(self.input, self.output, name=self.name)

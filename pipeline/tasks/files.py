@@ -48,6 +48,9 @@ def task(name: str, source: Source) -> Task:
 
 def _task(name: str, value: Any, module: ModuleType, source: Source) -> Task:
     if isinstance(value, Task):
+        unread = [part for part in ("data", "target") if getattr(source, part)]
+        if unread:
+            raise UserError.of(f"{part}: is not read by {name}, a Task that has its rows" for part in unread)
         return value
     if hypermodels.is_one(value):
         return hypermodels.task(name, value, source, getattr(module, "load", None), _named)

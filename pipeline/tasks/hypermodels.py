@@ -223,7 +223,7 @@ def _look_further(name: str, hypermodel: HyperModel, space: HyperParameters) -> 
         values = _with(space, wanted)
         try:
             hypermodel.build(values)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # A trial with this value would say so, and fail.
             _log.info("%s: build with %s: %r", name, wanted, error)
         known = {entry.name for entry in space.space}
@@ -299,7 +299,7 @@ def _tried(
                 ) from None
             untaken |= {match[1]}
             continue
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"task: {name}: {user_code.described(error, 'fit')}") from error
         space.merge(values.space, overwrite=False)
         return space, untaken

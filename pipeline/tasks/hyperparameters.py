@@ -11,6 +11,7 @@ from keras_tuner import HyperParameters
 from keras_tuner.engine import hyperparameters as kinds
 
 from pipeline.settings import BATCH_SIZE, SCHEDULE, SHUFFLE, TRAINING, Kind, Parameter
+from pipeline.tasks.space_texts import plain
 from pipeline.values import Setting, Settings
 
 # What MLflow takes in the name of a parameter, and how long.
@@ -80,7 +81,7 @@ def spec(entry: Any) -> Any:
     """
     match entry:
         case kinds.Fixed():
-            return _plain(entry.value)
+            return plain(entry.value)
         case kinds.Boolean():
             return {"choices": [False, True]}
         case kinds.Choice():
@@ -141,7 +142,7 @@ def _alike(one: Any, other: Any) -> bool:
 def _parameter(name: str, entries: Sequence[Any], by_entry: Mapping[str, str]) -> Parameter:
     entry = entries[0]
     if name == BATCH_SIZE.name:
-        return replace(BATCH_SIZE, default=_plain(entry.default))
+        return replace(BATCH_SIZE, default=plain(entry.default))
     if name == SHUFFLE.name:
         return replace(SHUFFLE, default=bool(entry.default))
     kind = _kind(entry)
@@ -149,7 +150,7 @@ def _parameter(name: str, entries: Sequence[Any], by_entry: Mapping[str, str]) -
     return Parameter(
         name,
         kind,
-        _plain(entry.default),
+        plain(entry.default),
         f"the hyperparameter {entry.name!r}",
         words=words,
         needs=_needs(entries, by_entry),
@@ -178,14 +179,8 @@ def _needs(entries: Sequence[Any], by_entry: Mapping[str, str]) -> tuple[str, tu
     return by_entry[parents.pop()], tuple(values)
 
 
-def _plain(value: Any) -> Setting:
-    """Python's own number of one of NumPy's."""
-    found: Setting = value.item() if hasattr(value, "item") else value
-    return found
-
-
 def _choices(values: Sequence[Setting]) -> Any:
-    different = list(dict.fromkeys(map(_plain, values)))
+    different = list(dict.fromkeys(map(plain, values)))
     return different[0] if len(different) == 1 else {"choices": different}
 
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from pipeline.datasets import arrays
 from pipeline.datasets.arrays import Kind
 from pipeline.errors import UserError
 from pipeline.metrics import CLASSIFICATION
@@ -73,7 +72,10 @@ def task(name: str, parts: Parts, source: Source, folder: Path, named: Callable[
     tables = _tables(name, parts, folder, problem)
     parameters = _parameters(name, tables)
     metrics = _metrics(name, parts.metrics, problem)
-    text = space_texts.text(tables)
+    try:
+        text = space_texts.text(tables)
+    except TypeError as error:
+        raise UserError(f"task: {name}: {error}") from None
     rows = _Loading(name, replace(parts, problem=problem), source, named)
     models = _Models(name, parts.build)
     defaults = {parameter.name: parameter.default for parameter in parameters}
@@ -89,9 +91,13 @@ class _Loading:
 
     def __init__(self, name: str, parts: Parts, source: Source, named: Callable[[str], Task | None]) -> None:
         self._name, self._parts, self._source, self._named = name, parts, source, named
-        takes = inspect.signature(parts.load).parameters if parts.load else {}
+        if parts.load is not None:
+            brought.check_function(name, parts.load)
+            if source.target:
+                raise UserError(f"target: is not read by load of {name}, which gives its rows itself")
+        takes = inspect.signature(parts.load).parameters if parts.load is not None else {}
         self._takes_size, self._takes_data = "size" in takes, "data" in takes
-        if parts.load and source.data and not self._takes_data:
+        if parts.load is not None and source.data and not self._takes_data:
             raise UserError(f"data: load of {name} has no argument called data that would take it")
         if parts.load is None and not source.data:
             raise UserError(f"task: {name}: has no function load that gives its rows, so data must be given")
@@ -105,11 +111,8 @@ class _Loading:
         given: dict[str, Any] = {"size": size} if self._takes_size else {}
         if self._takes_data:
             given["data"] = self._source.data
-        with user_code.told(self._name, "load"):
-            found = load(**given)
-        if isinstance(found, Data):
-            return found
-        return brought.of_rows(self._name, arrays.of_value(found, f"load of {self._name}"))
+        found = brought.loaded(self._name, load, **given)
+        return found if isinstance(found, Data) else brought.of_value(self._name, found)
 
 
 class _Models:
@@ -181,13 +184,16 @@ def _tables(name: str, parts: Parts, folder: Path, problem: str) -> dict[str, Ma
         )
     metric = parts.objective or ("val_mse" if problem == "regression" else "val_accuracy")
     tables.setdefault("objective", metric if isinstance(metric, Mapping) else {"metric": metric})
-    tables.setdefault("budget", {**_BUDGET, **(parts.budget or {})})
+    budget = parts.budget if parts.budget is not None else {}
+    tables.setdefault("budget", {**_BUDGET, **budget} if isinstance(budget, Mapping) else budget)
     if parts.baseline is not None:
         tables.setdefault("baseline", parts.baseline)
     for table, content in tables.items():
         if not isinstance(content, Mapping):
             raise UserError(f"task: {name}: {table} must be a dict, but is {type(content).__name__}")
-    return tables
+        if unfit := [key for key in content if not isinstance(key, str)]:
+            raise UserError(f"task: {name}: {table}: a name must be a text, but one is {unfit[0]!r}")
+    return {table: space_texts.plain(content) for table, content in tables.items()}
 
 
 def _parameters(name: str, tables: Mapping[str, Mapping[str, Any]]) -> tuple[Parameter, ...]:
@@ -207,7 +213,10 @@ def _parameters(name: str, tables: Mapping[str, Mapping[str, Any]]) -> tuple[Par
 
 def _parameter(name: str, setting: str, spec: Any, more: Sequence[Any], published: Any) -> Parameter:
     if isinstance(spec, Mapping):
-        values = [*spec.get("choices", []), *(spec[end] for end in ("low", "high") if end in spec)]
+        choices = spec.get("choices", [])
+        if not isinstance(choices, list):
+            raise UserError(f"task: {name}: {setting}: choices must be a list, but is {choices!r}")
+        values = [*choices, *(spec[end] for end in ("low", "high") if end in spec)]
     else:
         values = [] if spec is None else [spec]
     values += more
@@ -242,9 +251,11 @@ def _default(spec: Any, values: Sequence[Setting]) -> Setting:
 def _metrics(name: str, given: Any, problem: str) -> tuple[Metric, ...]:
     if given is None:
         return compiled.REGRESSION if problem == "regression" else CLASSIFICATION
+    if not isinstance(given, str | Metric | list | tuple):
+        raise UserError(f"task: {name}: metrics must be a list of names, but is {given!r}")
     found = []
     for metric in [given] if isinstance(given, str | Metric) else given:
-        if not isinstance(metric, Metric) and metric not in _KNOWN:
+        if not isinstance(metric, Metric) and not (isinstance(metric, str) and metric in _KNOWN):
             raise UserError(
                 f"task: {name}: metrics must be of {', '.join(_KNOWN)}, or a Metric, but one is {metric!r}"
             )

@@ -8,13 +8,36 @@ Tables = Mapping[str, Mapping[str, Any]]
 """By the name of each table its keys and values: plain ones, lists of them, and mappings of them."""
 
 
+def plain(value: Any) -> Any:
+    """A value, or whatever mappings and lists hold, with Python's own numbers and lists for NumPy's."""
+    match value:
+        case Mapping():
+            return {key: plain(part) for key, part in value.items()}
+        case list() | tuple():
+            return [plain(part) for part in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def text(tables: Tables, head: str = "") -> str:
-    """The TOML text of tables, which reads back as the same values. head: lines of a comment to open it."""
+    """The TOML text of tables, which reads back as the same values. head: lines of a comment to open it.
+
+    Raises:
+        TypeError: a value is none that TOML has.
+    """
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in head.splitlines())] if head else []
     for name, table in tables.items():
-        lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items()]
+        lines = [_line(name, key, value) for key, value in table.items()]
         parts.append("\n".join([f"[{_key(name)}]", *lines]) + "\n")
     return "\n".join(parts)
+
+
+def _line(table: str, key: str, value: Any) -> str:
+    try:
+        return f"{_key(key)} = {_value(plain(value))}"
+    except TypeError:
+        raise TypeError(
+            f"{table}: {key} must be a text, a number, or a list or dict of these, but is {value!r}"
+        ) from None
 
 
 def _key(name: str) -> str:
@@ -35,7 +58,7 @@ def _value(value: Any) -> str:
             return f"[{', '.join(map(_value, value))}]"
         case Mapping():
             return "{ " + ", ".join(f"{_key(key)} = {_value(part)}" for key, part in value.items()) + " }"
-    raise TypeError(f"TOML has no {type(value).__name__}")
+    raise TypeError
 
 
 def _quoted(value: str) -> str:

@@ -111,11 +111,11 @@ def told(name: str, doing: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"task: {name}: {described(error, doing)}") from error
 
 
-def described(error: Exception, doing: str = "") -> str:
+def described(error: BaseException, doing: str = "") -> str:
     """What was raised, and by which line of the user's code."""
     lines = [
         f" ({frame.filename}, line {frame.lineno})"

@@ -48,6 +48,7 @@ class Process:
 
     def __init__(self) -> None:
         self.failure = ""
+        self._left = False
         # Where this process finds its modules; the store's password goes through the pipe, unseen by others.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)}
         self._process = subprocess.Popen(  # noqa: S603  # this Python, and a line of our own
@@ -85,6 +86,7 @@ class Process:
             self._ear.join(_STOP_SECONDS)
         if self._ear.is_alive():
             # In a request to a store that neither answers nor refuses: the outbox has what it was of.
+            self._left = True
             self._process.kill()
             self._ear.join()
 
@@ -103,7 +105,7 @@ class Process:
             with self._process.stdout as pipe:
                 said = pipe.read().decode()
         code = self._process.wait()
-        if code and code != -signal.SIGKILL:
+        if code and not self._left:
             self.failure = said or f"the process that writes there ended with exit code {code}"
         with contextlib.suppress(OSError):
             if self._process.stdin:

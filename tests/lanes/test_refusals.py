@@ -375,17 +375,22 @@ def test_auto_drops_a_trial_that_waits_for_fit_or_is_there(data: Data, tmp_path:
         assert _all(engine, [third])[2].outcome.value == pytest.approx(1, abs=2)
 
 
-def test_a_model_that_cannot_be_built_fails_its_trial_alone(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "raised", [LookupError("no such layer\nand more lines"), SystemExit("no such layer")]
+)
+def test_a_model_that_cannot_be_built_fails_its_trial_alone(
+    data: Data, tmp_path: Path, raised: BaseException
+) -> None:
     def sometimes(settings: Settings, data: Data) -> keras.Model:
         if settings["factor"] == 1:
-            raise LookupError("no such layer\nand more lines")
+            raise raised
         return model()
 
     trials = in_lanes(
         lanes_engine(sometimes, data, LIMITS, tmp_path, LANES),
         each({"factor": 0}, {"factor": 1}, {"factor": 2}),
     )
-    assert trials[1].outcome.failure.startswith("LookupError: no such layer")
+    assert trials[1].outcome.failure.startswith(f"{type(raised).__name__}: no such layer")
     assert "in sometimes" in trials[1].outcome.detail
     assert [trials[number].outcome.failure for number in (0, 2)] == ["", ""]
     assert np.isfinite(trials[2].outcome.value)

@@ -199,7 +199,7 @@ class LanesEngine:
                 entries = future.result()
             except Refusal as refusal:
                 self._refuse(candidate, str(refusal), events)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._fail(candidate, error, events)
             else:
                 for entry in entries:
