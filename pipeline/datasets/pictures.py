@@ -6,7 +6,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.carried import pictures as carried
-from pipeline.datasets import splits, table_files, targets
+from pipeline.datasets import splits, table_files
+from pipeline.datasets.picture_lists import LISTED, Listed, of_folder, of_table, paths_of
 from pipeline.errors import RunError, UserError
 from pipeline.source import Source
 from pipeline.values import Array, Data, Size, Split
@@ -28,24 +28,11 @@ WHITE = 255.0
 FORM = {"white": WHITE, "drawing": None}
 """What `carried/pictures.py` reads of the form of these pictures."""
 
-_COLUMNS = ("file", "path", "image", "filename", "filepath", "picture")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 # EXIF's orientations that lay a picture on its side.
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 _MOST_BYTES = 256 * 2**20
 _HELD_BYTES = 64 * 2**20
-_LISTED = 10
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Pictures to read: their files; the class number of each, (n,); class names; groups or None."""
-
-    files: Sequence[Path]
-    values: Array
-    classes: tuple[str, ...]
-    groups: Array | None = None
 
 
 class Album:
@@ -104,7 +91,7 @@ def _read_all(source: Source, size: Size) -> tuple[Data, list[tuple[Path, tuple[
     place = Path(source.data)
     if not place.exists():
         raise UserError(f"data: {place}: there is no such file or folder")
-    listed, left_out = _of_folder(place, source) if place.is_dir() else _of_table(place, source)
+    listed, left_out = of_folder(place, source) if place.is_dir() else of_table(place, source)
     with warnings.catch_warnings(action="ignore"):
         # Pillow warns of damaged tags; whatever matters is an error.
         shape = _shape(listed.files, MOST_SIDE[size])
@@ -132,141 +119,7 @@ def _as_it_was(file: Path, state: tuple[int, int]) -> bytes:
 def column(source: Source) -> str:
     """The column that names a picture: the file's own, or `image`."""
     place = Path(source.data)
-    return "image" if place.is_dir() else str(_paths(table_files.read(place), source, place).name)
-
-
-def _of_folder(place: Path, source: Source) -> tuple[Listed, list[str]]:
-    for name, value in (("target", source.target), ("group", source.group)):
-        if value:
-            raise UserError(f"{name}: is a column of a CSV of paths, but data is the folder {place}")
-    folders = sorted(folder for folder in place.iterdir() if folder.is_dir() and not _is_hidden(folder))
-    if not folders:
-        raise UserError(f"data: {place}: must hold a folder for each class, but holds no folder")
-    found = {_name(folder): _files(folder) for folder in folders}
-    empty = [f"{name}: the folder holds no file" for name, files in found.items() if not files]
-    beside = [
-        f"{file.name}: is in no class's folder"
-        for file in sorted(place.iterdir())
-        if file.is_file() and not _is_hidden(file)
-    ]
-    classes = tuple(sorted((name for name, files in found.items() if files), key=_by_number(found)))
-    if len(classes) < 2:
-        there = repr(classes[0]) if classes else "none"
-        raise UserError(f"data: {place}: must hold files in at least two class folders, but has {there}")
-    files = [file for name in classes for file in found[name]]
-    values = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found[name]) for name in classes])
-    shown = [os.path.relpath(file, place) for file in files]
-    once, again = _once(Listed(files, values, classes), shown, place)
-    return once, empty + beside + again
-
-
-def _is_hidden(file: Path) -> bool:
-    return file.name.startswith(".") or file.name in ("Thumbs.db", "desktop.ini", "__MACOSX")
-
-
-def _name(folder: Path) -> str:
-    try:
-        folder.name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"data: {os.fsencode(folder)!r}: a class's name must be UTF-8") from None
-    return folder.name
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files of a folder, at any depth, by their names; links to folders are not followed."""
-    found = [
-        Path(inside, name)
-        for inside, _, names in os.walk(folder)
-        for name in names
-        if not _is_hidden(Path(inside, name))
-    ]
-    return sorted(found)
-
-
-def _by_number(names: Any) -> Any:
-    """What orders the names: by their numbers where all are some, else by letters."""
-    return (lambda name: (int(name), name)) if all(name.isdecimal() for name in names) else str
-
-
-def _of_table(file: Path, source: Source) -> tuple[Listed, list[str]]:
-    if not source.target:
-        raise UserError(f"target: must name a column of {file}")
-    table = table_files.read(file)
-    target = targets.read(table_files.column(table, source.target, file, "target"), "classification")
-    paths = table_files.as_text(_paths(table, source, file)).iloc[target.rows]
-    groups = None
-    if source.group:
-        cells = table_files.column(table, source.group, file, "group")
-        groups = targets.groups(cells)[target.rows]
-    folder = file.parent.resolve()
-    files = []
-    for row, path in zip(target.rows, paths, strict=True):
-        if "\0" in path:
-            raise UserError(f"data: {file}: row {row + 1}: {path[:80]!r} is no path, as it holds a zero byte")
-        named = Path(os.path.normpath(folder / path))
-        if not named.is_relative_to(folder) or not named.resolve().is_relative_to(folder):
-            raise UserError(f"data: {file}: row {row + 1}: {path[:80]!r} leads out of the file's folder")
-        files.append(named)
-    left_out = [f"{target.left_out} rows have no target"] if target.left_out else []
-    shown = [f"row {row + 1}, {path[:80]!r}" for row, path in zip(target.rows, paths, strict=True)]
-    once, again = _once(Listed(files, target.values, target.classes, groups), shown, file)
-    return once, left_out + again
-
-
-def _once(listed: Listed, shown: Sequence[str], place: Path) -> tuple[Listed, list[str]]:
-    """Each file once, at its first place, and what is said of the others: a copy may not come to test.
-
-    shown: for each file what it is called in messages.
-
-    Raises:
-        UserError: a file has several labels.
-    """
-    first: dict[object, int] = {}
-    kept, faults = [], []
-    for number, file in enumerate(listed.files):
-        there = first.setdefault(_identity(file), number)
-        if there == number:
-            kept.append(number)
-        elif listed.values[there] != listed.values[number]:
-            one, other = (listed.classes[listed.values[at]] for at in (there, number))
-            faults.append(f"{shown[there]} is {one!r}, and {shown[number]} is {other!r}")
-    if faults:
-        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-        raise UserError(
-            f"data: {place}: a picture must have one label, but the same file is there with two:"
-            f" {'; '.join(faults[:_LISTED])}{more}"
-        )
-    again = len(listed.files) - len(kept)
-    if not again:
-        return listed, []
-    groups = None if listed.groups is None else listed.groups[kept]
-    once = Listed([listed.files[number] for number in kept], listed.values[kept], listed.classes, groups)
-    return once, [f"{again} of a file that is there before, under its own or another name"]
-
-
-def _identity(file: Path) -> object:
-    """What is the same for all names of a file, links among them."""
-    try:
-        found = file.stat()
-    except (OSError, ValueError):
-        # Told when it is to be read.
-        return file
-    return found.st_dev, found.st_ino
-
-
-def _paths(table: pd.DataFrame, source: Source, file: Path) -> Any:
-    others = [name for name in table.columns if name not in (source.target, source.group)]
-    named = [name for name in others if name.lower() in _COLUMNS]
-    if named:
-        return table[named[0]]
-    for name in others:
-        cells = table_files.as_text(table[name].iloc[:_LISTED])
-        if len(cells) and all(cell.lower().endswith(_SUFFIXES) for cell in cells):
-            return table[name]
-    raise UserError(
-        f"data: {file}: must have a column of paths to pictures, called {', '.join(_COLUMNS)} or"
-        f" of names that end as pictures do, but its columns are {', '.join(map(str, table.columns[:20]))}"
-    )
+    return "image" if place.is_dir() else str(paths_of(table_files.read(place), source, place).name)
 
 
 def _shape(files: Sequence[Path], most: int) -> tuple[int, int, int]:
@@ -337,8 +190,8 @@ def _content(file: Path) -> bytes:
 
 def _tell(left_out: Sequence[str], read: int, place: Path) -> None:
     if left_out:
-        more = [f"and {len(left_out) - _LISTED} more"] if len(left_out) > _LISTED else []
-        lines = (" ".join(fault.split()) for fault in (*left_out[:_LISTED], *more))
+        more = [f"and {len(left_out) - LISTED} more"] if len(left_out) > LISTED else []
+        lines = (" ".join(fault.split()) for fault in (*left_out[:LISTED], *more))
         said = "".join(f"\n  {line}" for line in lines)
         _log.warning("data: %s: %d pictures read, %d left out:%s", place, read, len(left_out), said)
 
@@ -349,8 +202,8 @@ def _check_classes(listed: Listed, kept: Array, place: Path) -> None:
         f"{name!r} has {counts[number]}" for number, name in enumerate(listed.classes) if counts[number] < 2
     ]
     if few:
-        more = f" and {len(few) - _LISTED} more" if len(few) > _LISTED else ""
+        more = f" and {len(few) - LISTED} more" if len(few) > LISTED else ""
         raise UserError(
             f"data: {place}: each class must have at least two pictures that can be read, but"
-            f" {', '.join(few[:_LISTED])}{more}"
+            f" {', '.join(few[:LISTED])}{more}"
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.datasets import arrays, table_files, targets
-from pipeline.datasets.arrays import Goal, Inputs, Pair, Rows
+from pipeline.datasets.arrays import Inputs, Pair, Rows
+from pipeline.datasets.goals import Goal
 from pipeline.errors import UserError
 from pipeline.forms import Arrays, Columns, Form
 from pipeline.source import Source

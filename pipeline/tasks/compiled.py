@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from pipeline import answers
-from pipeline.datasets.arrays import PREDICTION, Goal, Inputs, Kind
+from pipeline.datasets.arrays import Inputs
+from pipeline.datasets.goals import PREDICTION, Goal, Kind
 from pipeline.metrics import CLASSIFICATION
 from pipeline.source import Problem
 from pipeline.tasks import blocks

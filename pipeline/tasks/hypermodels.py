@@ -18,7 +18,7 @@ from keras_tuner import HyperModel, HyperParameters, Oracle
 from keras_tuner.engine import hyperparameters as kinds
 from keras_tuner.engine.base_tuner import BaseTuner
 
-from pipeline.datasets.arrays import Goal
+from pipeline.datasets.goals import Goal
 from pipeline.errors import UserError
 from pipeline.source import Source
 from pipeline.tasks import brought, compiled, space_texts, user_code

@@ -11,7 +11,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from pipeline.datasets.arrays import Kind
+from pipeline.datasets.goals import Kind
 from pipeline.errors import UserError
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import TRAINING, Parameter

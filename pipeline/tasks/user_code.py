@@ -28,7 +28,7 @@ def add_folder(folder: Path) -> None:
 
 def is_users(file: str | None) -> bool:
     """Whether a file is the user's own."""
-    return bool(file) and any(Path(str(file)).is_relative_to(folder) for folder in _folders)
+    return bool(file) and not _folders.isdisjoint(Path(str(file)).parents)
 
 
 def modules() -> list[ModuleType]:
