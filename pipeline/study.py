@@ -7,7 +7,6 @@ with its number, settings and seed, until it is asked for again.
 
 import contextlib
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +14,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline import journal, samplers
 from pipeline import storage as storages
+from pipeline.drawing import Drawing
 from pipeline.errors import RunError
+from pipeline.pulse import Pulse
 from pipeline.seeds import derived
 from pipeline.space import Space
 from pipeline.tally import INTERRUPTED, STARTED_FROM, Standing, Tally
@@ -105,17 +104,15 @@ class Study:
     ) -> None:
         self._study = study
         self._storage = storage
-        # Where several processes may train one study, each shows that it lives.
-        beats = isinstance(storage, BaseHeartbeat) and storage.get_heartbeat_interval()
-        self._hearts: Any = storage if beats else None
         self._space = space
         self._sampler = sampler
         self._seed = seed
         self._study_id = storage.get_study_id_from_name(study.study_name)
+        self._pulse = Pulse(storage, self._study_id)
         self._tally = Tally(self._trials)
+        self._drawing = Drawing(study, storage, space, sampler, seed)
         self._asked: dict[int, Trial] = {}
         self._running: set[int] = set()
-        self._suspected: dict[int, float] = {}
         self._process = uuid.uuid4().hex
         self._patience = 0.0
         # The last step that trials which waited had reported before.
@@ -222,9 +219,7 @@ class Study:
 
     def alone(self) -> contextlib.AbstractContextManager[None]:
         """For a block that no other process that trains the study is in."""
-        if not self._hearts:
-            return contextlib.nullcontext()
-        return storages.alone(self._hearts, self.name, self._patience)
+        return self._pulse.alone(self.name, self._patience)
 
     def ended(self) -> set[int]:
         """The trials that will not be trained again."""
@@ -245,7 +240,7 @@ class Study:
     @property
     def shared(self) -> bool:
         """Whether several processes may train it."""
-        return bool(self._hearts)
+        return self._pulse.shared
 
     def queue_left(self) -> list[int]:
         """Queues what a process that is gone was training; the trials' numbers.
@@ -254,8 +249,8 @@ class Study:
         gone; elsewhere the study's lock says that there is no other.
         """
         running = self._elsewhere()
-        if self._hearts and running:
-            stale = self._stale()
+        if self.shared and running:
+            stale = self._pulse.stale()
             if not stale:
                 return []
             with self.alone():
@@ -280,17 +275,6 @@ class Study:
         for trial_id in left:
             with journal.together(self._storage):
                 self._wait_again(trial_id, "its process was gone")
-
-    def _stale(self) -> list[int]:
-        """Ids of trials whose process shows no sign of life.
-
-        Seen twice, some time apart: where the storage itself did not answer, all of them seem so at first.
-        """
-        now = time.monotonic()
-        stale = self._hearts._get_stale_trial_ids(self._study_id)
-        self._suspected = {trial_id: self._suspected.get(trial_id, now) for trial_id in stale}
-        patience = 2 * self._hearts.get_heartbeat_interval()
-        return [trial_id for trial_id, since in self._suspected.items() if now - since > patience]
 
     def note(self, number: int, **ended: Any) -> dict[str, Any]:
         """What `settle` is to know of a trial of this process, however it ended; plain values of JSON."""
@@ -332,9 +316,9 @@ class Study:
 
     def beat(self) -> None:
         """Shows that this process lives, to others on the same storage."""
-        if self._hearts:
+        if self.shared:
             for number in tuple(self._running):
-                self._hearts.record_heartbeat(self._trial_id(number))
+                self._pulse.beat(self._trial_id(number))
 
     def start_from(self, study: str, starts: Sequence[Start]) -> bool:
         """Has these tried next, after the baseline; false if it has had some of that study already."""
@@ -388,7 +372,7 @@ class Study:
         One that slept, or was cut off for long, may find that another process has its trials, or had.
         """
         with self.alone():
-            trial = self._storage.get_trial(self._trial_id(number)) if self._hearts else None
+            trial = self._storage.get_trial(self._trial_id(number)) if self.shared else None
             ours = trial is None or trial.user_attrs.get(_BY) == self._process
             if ours:
                 with journal.together(self._storage):
@@ -470,39 +454,12 @@ class Study:
 
     def _draw(self, trial_id: int) -> Candidate:
         """Every parameter that the trial has not, by the sampler."""
-        number = self._storage.get_trial_number_from_id(trial_id)
         # Only a grid asks for what is taken.
-        taken = self._taken() if self._sampler == "grid" else ()
-        self._study.sampler = samplers.make_sampler(
-            self._sampler, self._space.searched, self._seed, number, taken
-        )
-        if self._study._storage is not self._storage:
-            # Optuna's cache of a database knows a trial that it has not made once it has read them all.
-            self._study.get_trials(deepcopy=False)
-        trial = Trial(self._study, trial_id)
-        drawn_before = self._drawn_alone(trial)
-        for name, searched in self._space.searched.items():
-            if name in drawn_before:
-                # Drawn once more and forgotten: what follows is then as if its process had never been gone.
-                frozen = self._storage.get_trial(trial_id)
-                self._study.sampler.sample_independent(self._study, frozen, name, searched)
-            _suggest(trial, name, searched)
-        self._asked[number] = trial
+        trial = self._drawing.draw(trial_id, self._taken() if self._sampler == "grid" else ())
+        self._asked[trial.number] = trial
         settings = self._space.complete(trial.params)
         trial.set_user_attr(_SETTINGS, json.dumps(settings))
         return self._begun(trial_id, settings)
-
-    def _drawn_alone(self, trial: Trial) -> set[str]:
-        """Parameters that a trial has, each of which took the sampler a draw of its own."""
-        if not trial.params:
-            return set()
-        given = self._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
-        together = {*given, *trial.relative_params}
-        return {
-            name
-            for name, searched in self._space.searched.items()
-            if name in trial.params and name not in together and not searched.single()
-        }
 
     def _begun(self, trial_id: int, settings: Settings) -> Candidate:
         number = self._storage.get_trial_number_from_id(trial_id)
@@ -514,7 +471,7 @@ class Study:
 
     def _created(self, attributes: Settings) -> int:
         """The id of a new trial, which is ours."""
-        if not self._hearts:
+        if not self.shared:
             return self._storage.create_new_trial(
                 self._study_id, create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes))
             )
@@ -528,8 +485,7 @@ class Study:
 
     def _takes(self, trial_id: int) -> bool:
         """Whether a trial that waits is ours now; another process may be quicker."""
-        if self._hearts:
-            self._hearts.record_heartbeat(trial_id)
+        self._pulse.beat(trial_id)
         try:
             return self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         except UpdateFinishedTrialError:
@@ -560,13 +516,3 @@ class Study:
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-
-
-def _suggest(trial: Trial, name: str, searched: BaseDistribution) -> None:
-    """Draws a parameter, unless the trial has it."""
-    if isinstance(searched, FloatDistribution):
-        trial.suggest_float(name, searched.low, searched.high, step=searched.step, log=searched.log)
-    elif isinstance(searched, IntDistribution):
-        trial.suggest_int(name, searched.low, searched.high, step=searched.step, log=searched.log)
-    elif isinstance(searched, CategoricalDistribution):
-        trial.suggest_categorical(name, searched.choices)

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage
 
-import pipeline.study
+import pipeline.drawing
 from benchmarks.faults import servers
 from pipeline import space as spaces
 from pipeline import storage
@@ -170,7 +170,7 @@ def test_a_trial_whose_process_was_killed_while_it_drew_is_as_if_it_had_not_been
     wanted = [undisturbed.ask() for _ in range(3)]
     killed = opened(journal, space, sampler=sampler)
     killed.ask(), killed.ask()
-    real, asked = pipeline.study._suggest, []
+    real, asked = pipeline.drawing._suggest, []
 
     def suggest_some(*args: Any) -> None:
         if len(asked) == drawn:
@@ -179,7 +179,7 @@ def test_a_trial_whose_process_was_killed_while_it_drew_is_as_if_it_had_not_been
         real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.study._suggest", suggest_some)
+        patched.setattr("pipeline.drawing._suggest", suggest_some)
         with pytest.raises(KeyboardInterrupt):
             killed.ask()
     study = opened(storage.connect("", "blobs"), space, sampler=sampler)
@@ -253,7 +253,7 @@ def test_a_process_that_slept_neither_tells_nor_takes_back_what_another_one_has(
         assert [slept.next(8).number for _ in range(4)] == [0, 1, 2, 3]
         # Its heartbeats were seen to be old, twice.
         stale = [other._trial_id(number) for number in (0, 1, 2, 3)]
-        monkeypatch.setattr(other, "_stale", lambda: stale)
+        monkeypatch.setattr(other._pulse, "stale", lambda: stale)
         assert other.queue_left() == [0, 1, 2, 3]
         assert [other.next(8).number for _ in range(3)] == [0, 1, 2]
         assert other.tell(complete(0, 0.5))
