@@ -480,8 +480,7 @@ def test_trials_that_end_while_the_study_is_closed_are_closed_too(
 
 
 def test_records_that_come_late_are_in_the_ensemble_of_a_complete_study(workplace: Path) -> None:
-    tiny(trials=2)
-    box = outbox.new(storage.home("iris") / outbox.HOME)
+    box = outbox.new(storage.home("iris") / outbox.HOME, tiny(trials=2).run_id)
     now = int(time.time() * 1000)
     box.put([outbox.Record(9, "start", ("t", {}, {"pipeline.trial": "9"}, now))])
     box.put([outbox.Record(9, "end", ("FINISHED", "", {}, "", now, ""))])
