@@ -330,6 +330,7 @@ class TestCommand:
             "ablation.seed": "0",
             "ablation.size": "full",
             "ablation.epochs": "1",
+            "ablation.precision": "float32",
             "ablation.groups": "taken",
             "ablation.study": "iris",
             "ablation.champion": "trial 1",
