@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from pipeline.engines.lanes import plan
+from pipeline.engines.lanes import dispatch, plan
 from pipeline.engines.lanes.epoch import Logs, Work
 from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report, Rows
 from pipeline.engines.lanes.state import AXIS, State
@@ -82,7 +82,9 @@ class Program:
             check_order: with rows of their own, (L, check rows) row numbers.
             epochs: how many of the order's.
         """
-        found: tuple[State, Logs] = self._compiled(*self._arguments(state, order, check_order, epochs))
+        found: tuple[State, Logs] = dispatch.start(
+            self._compiled, *self._arguments(state, order, check_order, epochs)
+        )
         return found
 
     def some_steps(
@@ -93,7 +95,7 @@ class Program:
             order = self._plan.any_order()
         arguments = self._arguments(state, order, check_order, 1)
         work = Work(*(np.int32(number) for number in (1, min(steps, self.steps), 0, 0)))
-        after: State = self._compiled(*arguments[:-1], work)[0]
+        after: State = dispatch.start(self._compiled, *arguments[:-1], work)[0]
         return after
 
     def orders(self, each: Sequence[Array]) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pipeline.engines import controllers
-from pipeline.engines.lanes import tables
+from pipeline.engines.lanes import dispatch, tables
 from pipeline.engines.lanes.twin import Twin, Values
 from pipeline.values import Array, Budget
 
@@ -110,7 +110,7 @@ class Layout:
         """Puts trainings at their start into lanes; `state` is used up."""
         chosen = np.zeros(self.lanes, bool)
         chosen[list(places)] = True
-        admitted: State = self._admit(state, self._stacked(places, values, None), chosen)
+        admitted: State = dispatch.start(self._admit, state, self._stacked(places, values, None), chosen)
         return admitted
 
     def resume(self, state: State, lanes: Mapping[int, State]) -> State:
@@ -120,7 +120,7 @@ class Layout:
 
         stack = partial(_stacked, self.lanes, tuple(lanes), others=False)
         new = jax.tree.map(stack, changing(self.axes), *lanes.values())
-        resumed: State = self._resume(state, new, chosen)
+        resumed: State = dispatch.start(self._resume, state, new, chosen)
         return resumed
 
     def whole(self, state: State, lanes: Sequence[int]) -> list[State]:

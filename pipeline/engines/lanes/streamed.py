@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pipeline.engines.lanes import plan
+from pipeline.engines.lanes import dispatch, plan
 from pipeline.engines.lanes.chunks import UNDER_WAY, Chunks, Part
 from pipeline.engines.lanes.epoch import Logs, Metrics, Work, cut
 from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report, Rows
@@ -124,12 +124,16 @@ class StreamedProgram:
         for learn_order in order[:epochs]:
             metrics = checked = self._fresh
             for chunk, work in self._fed(self._learned, learn_order, under_way):
-                state, metrics, done = self._learn(state, self._plan.tables, metrics, chunk, work)
+                state, metrics, done = dispatch.start(
+                    self._learn, state, self._plan.tables, metrics, chunk, work
+                )
                 under_way.append(done)
             for chunk, work in self._fed(self._checked, check_order, under_way):
-                state, checked, done = self._check(state, self._plan.tables, checked, chunk, work)
+                state, checked, done = dispatch.start(
+                    self._check, state, self._plan.tables, checked, chunk, work
+                )
                 under_way.append(done)
-            state, found = self._judge(state, metrics, checked)
+            state, found = dispatch.start(self._judge, state, metrics, checked)
             logs.append(found)
         return state, jax.tree.map(lambda *leaves: np.stack(leaves), *logs)
 
@@ -140,9 +144,9 @@ class StreamedProgram:
         order = self._plan.any_order() if order is None else order
         metrics, under_way = self._fresh, deque[jax.Array]()
         for chunk, work in self._fed(self._learned, order[0], under_way, steps):
-            state, metrics, done = self._learn(state, self._plan.tables, metrics, chunk, work)
+            state, metrics, done = dispatch.start(self._learn, state, self._plan.tables, metrics, chunk, work)
             under_way.append(done)
-        after: State = self._judge(state, metrics, self._fresh)[0]
+        after: State = dispatch.start(self._judge, state, metrics, self._fresh)[0]
         return after
 
     def orders(self, each: Sequence[Array]) -> Array:
