@@ -90,7 +90,9 @@ def same_weights(one: Outcome, other: list[np.ndarray]) -> None:
         assert ours.tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"schedule": "cosine"}])
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"shuffle": False}, marks=pytest.mark.slow), {"schedule": "cosine"}]
+)
 def test_it_goes_on_as_if_nothing_had_been(settings: dict, data: Data, folder: Path) -> None:
     candidate = Candidate(4, 11, {**SETTINGS, **settings})
     whole = trained([data], folder, candidate=candidate)
@@ -153,7 +155,14 @@ def test_the_seconds_of_both_processes_count(data: Data, folder: Path) -> None:
     assert 5000 < outcome(trained([data], folder)).seconds < 5300
 
 
-@pytest.mark.parametrize("keeps", ["activations", "checkpoint", "tensorboard"])
+@pytest.mark.parametrize(
+    "keeps",
+    [
+        pytest.param("activations", marks=pytest.mark.slow),
+        "checkpoint",
+        pytest.param("tensorboard", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trial_that_keeps_files_of_its_epochs_starts_over(keeps: str, data: Data, folder: Path) -> None:
     trained([data], folder, SOON, epochs=3, keeps=[keeps])
     assert not folder.exists()

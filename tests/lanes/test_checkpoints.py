@@ -128,7 +128,7 @@ def test_a_lane_that_is_put_back_goes_on_with_the_same_bits_beside_others_that_n
     assert_same_bits(neighbour, bench.lane(2))
 
 
-@pytest.mark.parametrize("lanes", [2, 4])
+@pytest.mark.parametrize("lanes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_trial_goes_on_from_its_checkpoint_as_if_nothing_had_been(
     lanes: int, data: Data, folder: Path
 ) -> None:
@@ -189,7 +189,15 @@ def test_folds_that_were_over_are_not_trained_again_and_the_others_go_on(data: D
     assert ours.outcome.metrics == whole.outcome.metrics
 
 
-@pytest.mark.parametrize("change", ["torn", "another budget", "another seed", "more units"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "torn",
+        pytest.param("another budget", marks=pytest.mark.slow),
+        pytest.param("another seed", marks=pytest.mark.slow),
+        "more units",
+    ],
+)
 def test_what_does_not_fit_is_removed_and_the_trial_starts_over(
     change: str, data: Data, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,7 +79,14 @@ def assert_streams_as_placed(
     return streamed.program
 
 
-@pytest.mark.parametrize("rows", [(640, 256), (650, 300), (647, 100)], ids=["whole", "rest", "one check"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param((640, 256), marks=pytest.mark.slow, id="whole"),
+        pytest.param((650, 300), id="rest"),
+        pytest.param((647, 100), marks=pytest.mark.slow, id="one check"),
+    ],
+)
 def test_rows_on_the_host_train_lanes_to_the_same_bits(rows: tuple[int, int]) -> None:
     program = assert_streams_as_placed(mlp, blobs(*rows))
     # Several gradient steps in a chunk, several chunks in an epoch.
@@ -159,7 +166,7 @@ def mapped(data: Data, folder: Path) -> Data:
     return replace(data, train=of(data.train, "train"), validation=of(data.validation, "validation"))
 
 
-@pytest.mark.parametrize("own_orders", [False, True])
+@pytest.mark.parametrize("own_orders", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_search_is_the_same_with_rows_on_the_host_and_says_once_that_they_are(
     own_orders: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
