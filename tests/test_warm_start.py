@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from test_study import TEXT
 
 from pipeline import options, search, storage, tasks, warm_start
 from pipeline import space as spaces
@@ -20,19 +21,6 @@ from pipeline.study import Start, Study
 from pipeline.study_opening import Origin, open_study
 from pipeline.tasks import iris
 from pipeline.values import Outcome
-
-TEXT = """
-[objective]
-metric = "val_accuracy"
-[budget]
-epochs = 20
-[space]
-learning_rate = { low = 1e-4, high = 1e-1, log = true }
-dropout = { low = 0.0, high = 0.5 }
-batch_size = { choices = [16, 32] }
-[baseline]
-learning_rate = 0.5
-"""
 
 
 def space_of(text: str) -> Space:
