@@ -97,7 +97,8 @@ def _kept_traceback() -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(message)
+        # It quotes what was given, which `hidden` knows of the process's own arguments only.
+        raise UserError(redacted(message))
 
 
 def _parse(arguments: Sequence[str]) -> tuple[str, dict[str, object]]:

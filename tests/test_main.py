@@ -184,6 +184,11 @@ def test_a_password_is_not_repeated_whatever_else_is_wrong(
     assert "sesame" not in "\n".join(refused(capsys, "search", *arguments))
 
 
+def test_a_url_where_the_command_is_missing_keeps_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refused(capsys, "postgresql://user:sesame@host/db")
+    assert "invalid choice: 'postgresql://user:***@host/db'" in line
+
+
 @pytest.mark.parametrize("backend", ["theano", "TensorFlow", "tensorflow "])
 def test_a_backend_that_keras_does_not_have_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backend: str
