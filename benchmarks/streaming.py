@@ -58,7 +58,8 @@ def _measured(data: Data, lanes: int, epochs: int, memory: float | None) -> tupl
     """Seconds of the best epoch after a first one, and what each epoch's losses were."""
     from pipeline.engines import rows
     from pipeline.engines.lanes import devices
-    from pipeline.engines.lanes.streamed import kind_for
+    from pipeline.engines.lanes.plan import Plan
+    from pipeline.engines.lanes.streamed import program_of
     from pipeline.engines.lanes.twin import Twin
 
     model = _build(_SETTINGS, data)
@@ -66,7 +67,7 @@ def _measured(data: Data, lanes: int, epochs: int, memory: float | None) -> tupl
     twin, mesh = Twin(model, few, _SETTINGS["batch_size"]), devices.mesh(lanes)
     there = devices.DataOnDevices([data], None, mesh, memory=memory).of(0, model)
     limits = Budget(10**6, "val_loss", "min", 10**6, 0.0, 0.5, 10**6, 1e-4, 0, 0.0)
-    program = kind_for(there)(twin, limits, _SETTINGS["batch_size"], there, lanes, mesh, 1)
+    program = program_of(Plan(twin, limits, _SETTINGS["batch_size"], there, lanes, mesh, 1))
     values = twin.values(model, few, 0)
     program.compile(values)
     state = program.layout.start(values, range(lanes), [values] * lanes)

@@ -97,7 +97,8 @@ class Lanes:
     ) -> None:
         # Late: JAX is not there for `fit` on another backend.
         from pipeline.engines.lanes import devices
-        from pipeline.engines.lanes.streamed import kind_for
+        from pipeline.engines.lanes.plan import Plan
+        from pipeline.engines.lanes.streamed import program_of
         from pipeline.engines.lanes.twin import Twin
 
         self._began = time.perf_counter()
@@ -112,7 +113,7 @@ class Lanes:
         there = devices.DataOnDevices((data,), None, mesh).of(0, self.model)
         self._call = max(1, min(math.ceil(epochs / _CALLS), _ORDER_ROWS // there.learn_rows))
         budget = Budget(_NEVER, "val_loss", "min", _NEVER, 0.0, 0.5, _NEVER, 1e-4, 0, 0.0)
-        self._program = kind_for(there)(self._twin, budget, batch, there, lanes, mesh, self._call)
+        self._program = program_of(Plan(self._twin, budget, batch, there, lanes, mesh, self._call))
         compiling = time.perf_counter()
         self._program.compile(self._starts[0])
         self._compile_seconds = time.perf_counter() - compiling

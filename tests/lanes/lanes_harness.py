@@ -16,9 +16,9 @@ from pipeline.engines.engine import Resumed
 from pipeline.engines.fit import FitEngine
 from pipeline.engines.lanes import devices
 from pipeline.engines.lanes.engine import LanesEngine, Refused
-from pipeline.engines.lanes.plan import Report
+from pipeline.engines.lanes.plan import Plan, Report
 from pipeline.engines.lanes.state import State
-from pipeline.engines.lanes.streamed import kind_for
+from pipeline.engines.lanes.streamed import program_of
 from pipeline.engines.lanes.twin import Twin, Values
 from pipeline.seeds import derived
 from pipeline.values import (
@@ -276,8 +276,8 @@ class Bench:
         mesh = devices.mesh(self.lanes)
         there = devices.DataOnDevices([self.data], None, mesh, memory=self.memory).of(0, plain)
         size = self.settings["batch_size"]
-        self.program = kind_for(there)(
-            self.twin, self.limits, size, there, self.lanes, mesh, self.most_epochs
+        self.program = program_of(
+            Plan(self.twin, self.limits, size, there, self.lanes, mesh, self.most_epochs)
         )
         self._any = self.values(self.settings, 0)
         self.program.compile(self._any)

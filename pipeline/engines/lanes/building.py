@@ -16,8 +16,9 @@ from pipeline.engines.lanes.clock import Clock
 from pipeline.engines.lanes.entries import Entry, Key
 from pipeline.engines.lanes.keeping import Keeper
 from pipeline.engines.lanes.orders import Orders
+from pipeline.engines.lanes.plan import Plan
 from pipeline.engines.lanes.refusal import Refusal, in_short
-from pipeline.engines.lanes.streamed import AnyProgram, kind_for
+from pipeline.engines.lanes.streamed import AnyProgram, program_of
 from pipeline.engines.lanes.turns import Turns
 from pipeline.engines.lanes.twin import Batch, Twin, Values, widened
 from pipeline.engines.models import built, check_logged
@@ -187,7 +188,7 @@ class Builder:
 
     def _program(self, entry: Entry, twin: Twin, values: Values, lanes: int) -> AnyProgram:
         there = self._data.of(entry.fold, entry.plain)
-        program = kind_for(there, self._ended.is_set)(
+        plan = Plan(
             twin,
             self._budget,
             entry.key.batch_size,
@@ -197,6 +198,7 @@ class Builder:
             max(1, min(_MOST_EPOCHS, _ORDER_ROWS // there.learn_rows)),
             self._objective.with_means,
         )
+        program = program_of(plan, self._ended.is_set)
         program.compile(values)
         return program
 

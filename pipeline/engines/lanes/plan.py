@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
@@ -27,6 +28,13 @@ class Report:
     ran: Array
     metrics: dict[str, Array]
     alive: Array
+
+    @classmethod
+    def of(cls, logs: Logs, epochs: int) -> Self:
+        """Waits for a call; what it did in its first epochs, so many."""
+        arrays = {name: np.asarray(value)[:epochs] for name, value in logs.items()}
+        ran, alive = arrays.pop("ran"), arrays.pop("alive")
+        return cls(ran, arrays, alive[-1])
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,18 @@ class Rows:
 
 
 class Plan:
-    """What is decided before a program is compiled. Args: as of `program.Program`."""
+    """What is decided before a program is compiled: for a signature, a batch size and a number of lanes.
+
+    Args:
+        twin: of the models of this signature.
+        budget: of a trial.
+        batch_size: rows of a gradient step.
+        rows: what is learned from.
+        lanes: how many; a multiple of the mesh's devices.
+        mesh: one axis, `state.AXIS`.
+        most_epochs: in a call.
+        with_means: adds to what an epoch logs what Keras does not log.
+    """
 
     def __init__(
         self,
@@ -99,10 +118,3 @@ class Plan:
     def any_checks(self) -> Array:
         """With rows of their own, some validation row's number for each, (L, check rows); else (L, 0)."""
         return np.zeros((self.lanes, self.rows.check_rows if self.rows.own else 0), np.int32)
-
-
-def report(logs: Logs, epochs: int) -> Report:
-    """Waits for a call; what it did in its first epochs, so many."""
-    arrays = {name: np.asarray(value)[:epochs] for name, value in logs.items()}
-    ran, alive = arrays.pop("ran"), arrays.pop("alive")
-    return Report(ran, arrays, alive[-1])

@@ -4,50 +4,28 @@ Lanes are a mesh axis: each device trains its share of them, and nothing crosses
 its own early stopping and plateau; a lane that is over goes on computing, and nothing of it counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from pipeline.engines.lanes import dispatch, plan
+from pipeline.engines.lanes import dispatch
 from pipeline.engines.lanes.epoch import Logs, Work
-from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report, Rows
+from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report
 from pipeline.engines.lanes.state import AXIS, State
-from pipeline.engines.lanes.twin import Batch, Twin, Values
-from pipeline.values import Array, Budget
+from pipeline.engines.lanes.twin import Batch, Values
+from pipeline.values import Array
 
 
 class Program:
-    """Compiled once for a signature, a batch size and a number of lanes; its rows are on the devices.
+    """A plan whose rows are on the devices, compiled once."""
 
-    Args:
-        twin: of the models of this signature.
-        budget: of a trial.
-        batch_size: rows of a gradient step.
-        rows: what is learned from.
-        lanes: how many; a multiple of the mesh's devices.
-        mesh: one axis, `state.AXIS`.
-        most_epochs: in a call.
-        with_means: adds to what an epoch logs what Keras does not log.
-    """
-
-    def __init__(
-        self,
-        twin: Twin,
-        budget: Budget,
-        batch_size: int,
-        rows: Rows,
-        lanes: int,
-        mesh: Mesh,
-        most_epochs: int,
-        with_means: Callable[[Logs], Logs] = dict,
-    ) -> None:
-        self.lanes, self.most_epochs = lanes, most_epochs
-        self._plan = Plan(twin, budget, batch_size, rows, lanes, mesh, most_epochs, with_means)
-        self.layout = self._plan.layout
+    def __init__(self, plan: Plan) -> None:
+        self.lanes, self.most_epochs, self.layout = plan.lanes, plan.most_epochs, plan.layout
+        self._plan = plan
         self._compiled: Any = None
 
     @property
@@ -109,7 +87,7 @@ class Program:
     @staticmethod
     def report(logs: Logs, epochs: int) -> Report:
         """Waits for a call; what it did."""
-        return plan.report(logs, epochs)
+        return Report.of(logs, epochs)
 
     def _arguments(
         self, state: State, order: Array, check_order: Array | None, epochs: int

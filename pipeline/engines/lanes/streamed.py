@@ -6,29 +6,27 @@ in place of one. While a chunk is learned from, the next is gathered and sent.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from pipeline.engines.lanes import dispatch, plan
+from pipeline.engines.lanes import dispatch
 from pipeline.engines.lanes.chunks import UNDER_WAY, Chunks, Part
 from pipeline.engines.lanes.epoch import Logs, Metrics, Work, cut
-from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report, Rows
+from pipeline.engines.lanes.plan import EVERYWHERE, Plan, Report
 from pipeline.engines.lanes.program import Program, needed
 from pipeline.engines.lanes.state import AXIS, State
-from pipeline.engines.lanes.twin import Batch, Twin, Values
-from pipeline.values import Array, Budget
+from pipeline.engines.lanes.twin import Batch, Values
+from pipeline.values import Array
 
 
 class StreamedProgram:
-    """As `program.Program`, of rows that stay on the host.
+    """A plan whose rows stay on the host; as `program.Program` for those who run it.
 
     Args:
-        twin, budget, batch_size, lanes, mesh, most_epochs, with_means: as of `Program`.
-        rows: what is learned from, with the room that there is.
+        plan: its rows say what room there is.
         ended: whether the study is; a call under way then raises `Ended`.
 
     Raises:
@@ -36,28 +34,13 @@ class StreamedProgram:
         MemoryError: it does not, but with fewer lanes would.
     """
 
-    def __init__(  # noqa: PLR0913  # as Program, and it is built in one place
-        self,
-        twin: Twin,
-        budget: Budget,
-        batch_size: int,
-        rows: Rows,
-        lanes: int,
-        mesh: Mesh,
-        most_epochs: int,
-        with_means: Callable[[Logs], Logs] = dict,
-        *,
-        ended: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, plan: Plan, *, ended: Callable[[], bool] = lambda: False) -> None:
+        rows, mesh, sizes = plan.rows, plan.mesh, plan.sizes
         if rows.room is None:
             raise ValueError("rows that are streamed need a room, but have none")
-        self.lanes, self.most_epochs = lanes, most_epochs
-        self._plan, self._ended = (
-            Plan(twin, budget, batch_size, rows, lanes, mesh, most_epochs, with_means),
-            ended,
-        )
-        self.layout = self._plan.layout
-        sizes, own = self._plan.sizes, lanes if rows.own else 0
+        self.lanes, self.most_epochs, self.layout = plan.lanes, plan.most_epochs, plan.layout
+        self._plan, self._ended = plan, ended
+        own = plan.lanes if rows.own else 0
         self._learned = Chunks(
             rows.train, sizes.batch, sizes.steps, sizes.rest, lanes=own, devices=mesh.size, room=rows.room
         )
@@ -70,7 +53,7 @@ class StreamedProgram:
             devices=mesh.size,
             room=rows.room,
         )
-        self._rows_place = NamedSharding(mesh, self._plan.by_lane)
+        self._rows_place = NamedSharding(mesh, plan.by_lane)
         self._learn: Any = None
         self._check: Any = None
         self._judge: Any = None
@@ -161,7 +144,7 @@ class StreamedProgram:
     @staticmethod
     def report(logs: Logs, epochs: int) -> Report:
         """What a call did."""
-        return plan.report(logs, epochs)
+        return Report.of(logs, epochs)
 
     def _fed(
         self, chunks: Chunks, order: Array, under_way: "deque[jax.Array]", batches: int | None = None
@@ -202,9 +185,9 @@ AnyProgram = Program | StreamedProgram
 """What a berth runs; they differ in nothing but where the rows are, and when `run` returns."""
 
 
-def kind_for(rows: Rows, ended: Callable[[], bool] = lambda: False) -> Callable[..., AnyProgram]:
-    """What makes programs of these rows, of `Program`'s arguments. ended: as of `StreamedProgram`."""
-    return partial(StreamedProgram, ended=ended) if rows.room else Program
+def program_of(plan: Plan, ended: Callable[[], bool] = lambda: False) -> AnyProgram:
+    """The program that suits the plan's rows, not yet compiled. ended: as of `StreamedProgram`."""
+    return StreamedProgram(plan, ended=ended) if plan.rows.room else Program(plan)
 
 
 def _work(part: Part) -> Work:
