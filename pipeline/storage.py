@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
-from pipeline import journal, lock, revisions, stops
+from pipeline import journal, lock, outages, revisions
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import first_line, redacted
 
@@ -41,8 +41,6 @@ _PATIENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
-"""For which a search waits for a storage that does not answer, where it cannot go on without it."""
 BEAT_SECONDS = 15
 """How often a process shows that it lives, where several may train one study."""
 _GRACE_SECONDS = 4 * BEAT_SECONDS
@@ -152,33 +150,22 @@ def why(error: Exception) -> str:
     return first_line(_of_database(error) or error)
 
 
-def patiently(act: Callable[[], _Found], seconds: float = PATIENCE_SECONDS) -> _Found:
+def patiently(act: Callable[[], _Found], seconds: float = outages.SECONDS) -> _Found:
     """What `act` gives, which asks a storage; while that does not answer it is asked again for so long.
 
     Raises:
         RunError: it has not answered for so long, and was to be waited for.
     """
-    began, told = time.monotonic(), False
-    while True:
-        try:
-            found = act()
-        except Exception as error:
-            if not seconds or not is_outage(error):
-                raise
-            if stops.asked() or time.monotonic() - began > seconds:
-                raise RunError(
-                    f"the study's storage does not answer ({why(error)}); the same command goes on"
-                ) from error
-            if not told:
-                again = f"it is asked again for {seconds:.0f} s"
-                print(f"the study's storage does not answer ({why(error)}); {again}", flush=True)
-                told = True
-            time.sleep(_PAUSE_SECONDS)
-        else:
-            if told:
-                waited = time.monotonic() - began
-                print(f"the study's storage answers again after {waited:.0f} s", flush=True)
-            return found
+    try:
+        return outages.asked_again(act, "the study's storage", _outage, seconds)
+    except Exception as error:
+        if seconds and (told := _outage(error)):
+            raise RunError(f"{told}; the same command goes on") from error
+        raise
+
+
+def _outage(error: Exception) -> str:
+    return f"the study's storage does not answer ({why(error)})" if is_outage(error) else ""
 
 
 def _of_database(error: BaseException) -> Exception | None:

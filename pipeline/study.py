@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from pipeline import journal, samplers
+from pipeline import journal, outages, samplers
 from pipeline import storage as storages
 from pipeline.drawing import Drawing
 from pipeline.errors import RunError
@@ -163,7 +163,7 @@ class Study:
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
         """For a block that cannot do without the storage: where it does not answer it is waited for."""
-        self._patience = storages.PATIENCE_SECONDS
+        self._patience = outages.SECONDS
         try:
             yield
         finally:

@@ -138,7 +138,7 @@ DOORS = {
 LAYERS = (
     ("forms", "carried"),
     ("errors", "values", "secrets", "seeds", "started", "stops", "launcher"),
-    ("source", "lock", "revisions", "journal"),
+    ("source", "lock", "revisions", "journal", "outages"),
     ("settings", "metrics"),
     ("answers",),
     ("ranges",),

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalStorage
 from sqlalchemy.exc import OperationalError
 
-from pipeline import storage
+from pipeline import outages, storage
 from pipeline.errors import RunError, UserError
 from pipeline.lock import Busy
 from pipeline.secrets import redacted
@@ -397,7 +397,7 @@ AWAY = OperationalError("select 1", {}, Exception("the server closed the connect
 def test_a_database_that_is_away_is_waited_for_and_that_is_told_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 0.01)
     left = [AWAY, AWAY]
 
     def act() -> str:
@@ -413,7 +413,7 @@ def test_a_database_that_is_away_is_waited_for_and_that_is_told_once(
 
 
 def test_patience_has_an_end_and_is_for_outages_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 0.01)
 
     def away() -> None:
         raise AWAY

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from pipeline import outages
 from pipeline.datasets import splits
 from pipeline.errors import RunError, UserError
 from pipeline.forms import Arrays
@@ -311,7 +312,7 @@ class _Deaf(MlflowClient):
 def test_an_answer_that_was_lost_makes_no_second_run(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(outages, "_PAUSE_SECONDS", 0.01)
     deaf = _Deaf()
     parent = open_parent(Client(deaf, patience=60.0), "s", "iris", "")
     assert deaf.lost == {"experiment", "run"}

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +15,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from pipeline import revisions, stops
+from pipeline import outages, revisions, stops
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import HIDING, first_line, redacted
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
-# A search bears a store that does not answer for so long, where it cannot go on without it.
-_PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 2.0
 # What MLflow's own server says where its database or its disk fails it, and a proxy before it.
 _OUTAGES = frozenset(
     {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
@@ -88,26 +85,14 @@ class Client:
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            began, told = time.monotonic(), False
-            while True:
+            def once() -> Any:
                 try:
                     with _impatient(_STOP_SECONDS) if stops.asked() else contextlib.nullcontext():
-                        found = method(*args, **kwargs)
+                        return method(*args, **kwargs)
                 except Exception as error:
-                    failed = RunError(f"MLflow: {first_line(error)}")
-                    failed.__cause__ = error
-                    late = time.monotonic() - began > self._patience
-                    if late or stops.asked() or not is_outage(failed):
-                        raise failed from error
-                    if not told:
-                        again = f"it is asked again for {self._patience:.0f} s"
-                        print(f"{outage(failed)}; {again}", flush=True)
-                        told = True
-                    time.sleep(_PAUSE_SECONDS)
-                else:
-                    if told:
-                        print(f"MLflow answers again after {time.monotonic() - began:.0f} s", flush=True)
-                    return found
+                    raise RunError(f"MLflow: {first_line(error)}") from error
+
+            return outages.asked_again(once, "MLflow", _told, self._patience)
 
         return guarded
 
@@ -141,10 +126,14 @@ def _status(error: BaseException) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def outage(error: RunError) -> str:
+def outage(error: Exception) -> str:
     """What is said first of a store that does not answer."""
     cause = error.__cause__
     return f"MLflow does not answer ({first_line(cause) if isinstance(cause, Exception) else error})"
+
+
+def _told(error: Exception) -> str:
+    return outage(error) if is_outage(error) else ""
 
 
 def connect() -> Client:
@@ -171,7 +160,7 @@ def connect() -> Client:
     except Exception as error:
         # Database drivers and HTTP clients raise families of their own.
         raise UserError(f"MLFLOW_TRACKING_URI {redacted(uri)}: cannot be used: {first_line(error)}") from None
-    return Client(client, _PATIENCE_SECONDS)
+    return Client(client, outages.SECONDS)
 
 
 def reconnect(uri: str) -> Client:
