@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, literal, select, table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
@@ -20,8 +20,10 @@ from pipeline.secrets import redacted
 
 _CONNECT_SECONDS = 10
 _VERSIONS = "alembic_version"
-# A table that each has had from its first version on.
+# A table that each has had from its first version on, and one that has rows in every database in use: MLflow
+# makes an experiment as soon as its tables are whole, and Optuna's without a study have nothing to lose.
 _MARKS = {"Optuna": "version_info", "MLflow": "experiments"}
+_USED = {"Optuna": "studies", "MLflow": "experiments"}
 _ASSIGNED = re.compile(r"^(down_)?revision(?:\s*:.*?)?\s*=\s*(.+)$", re.MULTILINE)
 
 
@@ -49,11 +51,14 @@ def check(url: str, place: str, keeper: Keeper) -> None:
         place: what the error begins with.
         keeper: the library that is going to open it.
     """
-    tables, found = _read(url)
+    tables, found, used = _read(url, _USED[keeper.name])
     if not tables:
         return
     known, head = revisions(keeper.scripts)
     if found == head or (not found and _MARKS[keeper.name] not in tables):
+        return
+    if not used and _MARKS[keeper.name] in tables and (not found or found in known):
+        # Whoever was making it was killed: the library goes on with what is missing.
         return
     others = [name for name, mark in _MARKS.items() if name != keeper.name and mark in tables]
     if found and found not in known and (others or _MARKS[keeper.name] not in tables):
@@ -90,19 +95,25 @@ def revisions(scripts: Path) -> tuple[frozenset[str], str]:
     return frozenset(known), heads.pop()
 
 
-def _read(url: str) -> tuple[frozenset[str], str]:
-    """The names of a database's tables, and their version; none of an SQLite file that is not there."""
+def _read(url: str, filled: str) -> tuple[frozenset[str], str, bool]:
+    """The names of a database's tables, their version, and whether one of them, `filled`, has a row.
+
+    None of an SQLite file that is not there.
+    """
     parsed = make_url(url)
     sqlite = parsed.get_backend_name() == "sqlite"
     if sqlite and not Path(parsed.database or "").is_file():
-        return frozenset(), ""
+        return frozenset(), "", False
     # psycopg waits for ever by default.
     postgresql = parsed.get_backend_name() == "postgresql"
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS} if postgresql else {}
     with create_engine(url, connect_args=arguments, poolclass=NullPool).connect() as connection:
         tables = frozenset(inspect(connection).get_table_names())
         rows = connection.execute(text(f"select version_num from {_VERSIONS}")) if _VERSIONS in tables else ()  # noqa: S608  # a name of our own
-        return tables - {_VERSIONS}, ", ".join(sorted(str(version) for (version,) in rows))
+        version = ", ".join(sorted(str(version) for (version,) in rows))
+        some = select(literal(1)).select_from(table(filled)).limit(1)
+        used = filled in tables and connection.execute(some).first() is not None
+        return tables - {_VERSIONS}, version, used
 
 
 def _as_argument(url: str, variable: str) -> str:

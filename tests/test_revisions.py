@@ -1,9 +1,11 @@
 """A database of another version of Optuna or MLflow is told with what mends it, and left as it is."""
 
+import os
 import shlex
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +16,13 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow.store.db import utils as mlflow_tables
 from mlflow.store.tracking.dbmodels.initial_models import Base
+from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import create_engine
 
 from pipeline import revisions, storage
 from pipeline.__main__ import main
 from pipeline.errors import UserError
-from pipeline.tracking import connection
+from pipeline.tracking import connection, making
 
 # Of MLflow's tables one of many, of Optuna's the last but one.
 OLD_MLFLOW, OLD_OPTUNA = "0584bdc529eb", "v3.0.0.d"
@@ -40,8 +43,8 @@ def optuna_url() -> str:
 
 
 @pytest.fixture
-def old_mlflow(tmp_path: Path) -> str:
-    """The URL of a store as an MLflow of some years ago has left it: tables of today are missing."""
+def unfinished_mlflow(tmp_path: Path) -> str:
+    """The URL of a store whose maker was killed: tables of today are missing, and it has no experiment."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
     engine = create_engine(url)
     Base.metadata.create_all(engine)
@@ -51,6 +54,13 @@ def old_mlflow(tmp_path: Path) -> str:
         command.upgrade(config, OLD_MLFLOW)
     engine.dispose()
     return url
+
+
+@pytest.fixture
+def old_mlflow(unfinished_mlflow: str) -> str:
+    """The URL of a store as an MLflow of some years ago has left it."""
+    changed("old.db", "insert into experiments (experiment_id, name) values (0, 'Default')")
+    return unfinished_mlflow
 
 
 def changed(file: str, *statements: str) -> None:
@@ -140,7 +150,78 @@ def test_a_database_of_other_tables_is_taken(tmp_path: Path) -> None:
         assert optuna.get_all_study_names(opened) == []
 
 
+def test_a_storage_whose_making_was_cut_off_is_made_now() -> None:
+    engine = create_engine("sqlite:///study.db")
+    BaseModel.metadata.create_all(engine)
+    engine.dispose()
+    with storage.connected("sqlite:///study.db", "s") as opened:
+        assert optuna.get_all_study_names(opened) == []
+    with closing(sqlite3.connect("study.db")) as database:
+        assert database.execute("select count(*) from alembic_version").fetchone() == (1,)
+
+
 # MLflow's
+
+
+def test_a_store_whose_making_was_cut_off_is_made_now(
+    unfinished_mlflow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", unfinished_mlflow)
+    (default,) = connection.connect().search_experiments()
+    assert default.name == "Default"
+
+
+def whole(file: Path) -> bool:
+    with closing(sqlite3.connect(file)) as database:
+        names = {name for (name,) in database.execute("select name from sqlite_master")}
+        if not {"alembic_version", "experiments"} <= names:
+            return False
+        (version,) = database.execute("select version_num from alembic_version").fetchone()
+        (experiments,) = database.execute("select count(*) from experiments").fetchone()
+        return version == revisions.revisions(connection._MLFLOW.scripts)[1] and experiments == 1
+
+
+def test_whoever_is_killed_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "mlflow.db"
+    file.parent.mkdir()
+    command = [sys.executable, "-c", "from pipeline.tracking.connection import connect; connect()"]
+    process = subprocess.Popen(command, env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{file}"})
+    try:
+        while not file.exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+    assert whole(file)
+
+
+def test_a_store_that_another_process_has_made_meanwhile_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, file = tmp_path / "made", tmp_path / "file"
+    made.write_text("mine")
+    file.write_text("another's")
+    making._name(made, file)
+    assert file.read_text() == "another's"
+    file.unlink()
+
+    def no_links(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    making._name(made, file)
+    assert file.read_text() == "mine"
+
+
+def test_a_new_store_is_made_where_it_belongs_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
+    (default,) = connection.connect().search_experiments()
+    assert Path(default.artifact_location) == tmp_path / "mlruns" / "0"
+    assert whole(Path("new.db"))
+    assert [file.name for file in tmp_path.iterdir()] == ["new.db"]
 
 
 def test_a_store_of_an_older_mlflow_is_told_with_the_command_that_upgrades_it(

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from pipeline import outages, revisions, stops
 from pipeline.errors import RunError, UserError
 from pipeline.secrets import HIDING, first_line, redacted
+from pipeline.tracking import making
 
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _KNOCK_SECONDS = 10.0
@@ -148,6 +149,7 @@ def connect() -> Client:
         _knock(uri)
         if urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
             revisions.check(uri, f"MLFLOW_TRACKING_URI {redacted(uri)}", _MLFLOW)
+            making.make(uri)
         with _impatient(_KNOCK_SECONDS):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
