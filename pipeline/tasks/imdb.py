@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from pipeline.datasets import keras_sets
+from pipeline.datasets import keras_sets, published
 from pipeline.metrics import CLASSIFICATION
 from pipeline.settings import HIDDEN_LAYERS, UNITS, techniques
 from pipeline.tasks import blocks
@@ -40,5 +40,5 @@ TASK = Task(
     load=keras_sets.imdb,
     build=build,
     texts=texts,
-    form=lambda data: keras_sets.imdb_texts(keras_sets.IMDB_WORDS),
+    form=lambda data: keras_sets.imdb_texts(published.IMDB_WORDS),
 )
