@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.datasets import bundled, digests, keras_sets, splits
+from pipeline.datasets import bundled, digests, keras_sets, published, splits
 from pipeline.errors import UserError
 from pipeline.values import Data, Split
 
@@ -60,11 +60,11 @@ class TestSplits:
         assert_proportional(train, rest)
 
     def test_hold_out_takes_exactly_that_many_rows_stratified(self):
-        published = numbered(700, 4)
-        train, validation = splits.hold_out(published, 123)
+        whole = numbered(700, 4)
+        train, validation = splits.hold_out(whole, 123)
         assert (train.rows, validation.rows) == (577, 123)
         assert as_set(train).isdisjoint(as_set(validation))
-        assert_proportional(validation, published)
+        assert_proportional(validation, whole)
 
     def test_targets_stay_with_their_rows(self):
         whole = numbered(300, 3)
@@ -354,7 +354,7 @@ def little(name: str) -> tuple[np.ndarray, ...]:
 def keras_imdb(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, ...]:
     """What Keras's own loader makes of a raw file."""
     monkeypatch.setattr("keras.src.datasets.imdb.get_file", lambda **_: str(file))
-    (x_train, y_train), (x_test, y_test) = keras.datasets.imdb.load_data(num_words=keras_sets.IMDB_WORDS)
+    (x_train, y_train), (x_test, y_test) = keras.datasets.imdb.load_data(num_words=published.IMDB_WORDS)
     return x_train, y_train, x_test, y_test
 
 
@@ -376,7 +376,7 @@ class TestMirror:
     def test_images_are_read_and_split_as_published(self, name, mirror, monkeypatch):
         arrays = little_images()
         WRITERS[name](mirror, arrays)
-        monkeypatch.setitem(keras_sets.PUBLISHED, name, digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, name, digests.of_arrays(*arrays))
         data = LOADERS[name]("full")
         test = data.test.unseal()
         assert (data.train.rows, data.validation.rows, test.rows) == (40, 10_000, TEST_ROWS)
@@ -385,14 +385,14 @@ class TestMirror:
         assert len(data.classes) == 10
         np.testing.assert_array_equal(test.inputs[..., 0], arrays[2])
         np.testing.assert_array_equal(test.labels, arrays[3])
-        published = Split(np.arange(IMAGE_ROWS), arrays[1])
-        assert_proportional(data.train, published)
+        whole = Split(np.arange(IMAGE_ROWS), arrays[1])
+        assert_proportional(data.train, whole)
         pictures = {image.tobytes() for image in (*data.train.inputs, *data.validation.inputs)}
         assert pictures == {image.tobytes() for image in arrays[0]}
 
     def test_reviews_are_read_and_split_as_published(self, mirror, monkeypatch):
         arrays = keras_imdb(write_imdb(mirror, little_reviews()), monkeypatch)
-        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, "imdb", digests.of_arrays(*arrays))
         data = keras_sets.imdb("full")
         test = data.test.unseal()
         assert (data.train.rows, data.validation.rows, test.rows) == (40, 5_000, TEST_ROWS)
@@ -406,7 +406,7 @@ class TestMirror:
     @pytest.mark.parametrize("size", ["full", "small"])
     def test_imdb_sequences_are_the_rows_of_imdb_in_order(self, size, mirror, monkeypatch):
         arrays = keras_imdb(write_imdb(mirror, little_reviews(11_000, 1_100)), monkeypatch)
-        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, "imdb", digests.of_arrays(*arrays))
         hot, ordered = keras_sets.imdb(size), keras_sets.imdb_sequences(size)
         assert (ordered.name, ordered.classes, ordered.source) == ("imdb_conv1d", hot.classes, hot.source)
         assert ordered.words == {"": 2_000}
@@ -431,8 +431,8 @@ class TestMirror:
             for row, words in enumerate((longest, 500, 499, 498, 0)):
                 raw[part][row] = np.random.default_rng(row).integers(1, 12_000, words).tolist()
         file = write_imdb(mirror, raw)
-        published = keras_imdb(file, monkeypatch)
-        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*published))
+        arrays = keras_imdb(file, monkeypatch)
+        monkeypatch.setitem(published.PUBLISHED, "imdb", digests.of_arrays(*arrays))
         (x_train, _), (x_test, y_test) = keras.datasets.imdb.load_data(num_words=2_000)
         data = keras_sets.imdb_sequences("full")
         test = data.test.unseal()
@@ -446,7 +446,7 @@ class TestMirror:
     def test_a_set_is_the_same_on_every_call(self, size, mirror, monkeypatch):
         arrays = little_images()
         write_mnist(mirror, arrays)
-        monkeypatch.setitem(keras_sets.PUBLISHED, "mnist", digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, "mnist", digests.of_arrays(*arrays))
         assert keras_sets.mnist(size).digests == keras_sets.mnist(size).digests
 
     @pytest.mark.parametrize("name", LOADERS)
@@ -508,12 +508,12 @@ class TestMirror:
         message = user_error(name)
         assert str(mirror) in message
         assert "not the published ones" in message
-        assert keras_sets.PUBLISHED[name][:12] in message
+        assert published.PUBLISHED[name][:12] in message
         assert "unset PIPELINE_DATA" in message
 
     def test_one_changed_pixel_is_refused(self, mirror, monkeypatch):
         arrays = little_images()
-        monkeypatch.setitem(keras_sets.PUBLISHED, "mnist", digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, "mnist", digests.of_arrays(*arrays))
         arrays[2][7, 3, 3] ^= 1
         write_mnist(mirror, arrays)
         assert "not the published ones" in user_error("mnist")
@@ -553,7 +553,7 @@ def tiny(name: str) -> tuple[np.ndarray, ...]:
 class TestImdbDecoding:
     def test_it_equals_keras(self, tmp_path, monkeypatch):
         file = write_imdb(tmp_path, little_reviews(30, 20))
-        ours = keras_sets._imdb_from_mirror(file)
+        ours = published._imdb_from_mirror(file)
         for mine, theirs in zip(ours, keras_imdb(file, monkeypatch), strict=True):
             assert [np.asarray(row).tolist() for row in mine] == [np.asarray(row).tolist() for row in theirs]
 
@@ -609,7 +609,7 @@ class TestImdbWords:
         (mirror / "imdb_word_index.json").write_text(json.dumps(self.RANKS), encoding="utf-8")
         words = keras_sets.imdb_words()
         # Ranks of "of the café", as they lie in a raw file.
-        (review,) = keras_sets._as_keras(ragged([3, 1, 4]))
+        (review,) = published._as_keras(ragged([3, 1, 4]))
         assert [words[number] for number in review] == ["<start>", "of", "the", "café"]
 
     def test_the_published_ones_are_complete(self, real_data, monkeypatch):
@@ -629,7 +629,7 @@ class TestDownload:
     @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
     def test_what_keras_downloads_is_taken(self, name, monkeypatch):
         arrays = little_images()
-        monkeypatch.setitem(keras_sets.PUBLISHED, name, digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, name, digests.of_arrays(*arrays))
         monkeypatch.setattr(getattr(keras.datasets, name), "load_data", lambda: (arrays[:2], arrays[2:]))
         data = LOADERS[name]("full")
         assert (data.train.rows, data.validation.rows, data.test.rows) == (40, 10_000, TEST_ROWS)
@@ -637,7 +637,7 @@ class TestDownload:
 
     def test_imdb_is_asked_for_its_10000_commonest_words(self, tmp_path, monkeypatch):
         arrays = keras_imdb(write_imdb(tmp_path, little_reviews()), monkeypatch)
-        monkeypatch.setitem(keras_sets.PUBLISHED, "imdb", digests.of_arrays(*arrays))
+        monkeypatch.setitem(published.PUBLISHED, "imdb", digests.of_arrays(*arrays))
         data = keras_sets.imdb("full")
         assert (data.train.rows, data.validation.rows, data.test.rows) == (40, 5_000, TEST_ROWS)
 
