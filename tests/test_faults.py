@@ -112,6 +112,14 @@ def test_a_whole_study_is_fine(place: Place) -> None:
     assert len(findings.seconds_of(place)) == TRIALS
 
 
+def test_a_study_that_was_never_made_has_lost_all_its_trials(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    folder.mkdir()
+    found = findings.look(Place(folder, tmp_path / "cache", TRIALS, 2), None)
+    assert found.lost == TRIALS
+    assert found.faults == ["the study has 0 runs of its own"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "lost", "twice", "fault"),

@@ -41,12 +41,15 @@ class Findings:
 
 
 def trials_of(place: Place) -> dict[int, dict[str, Any]]:
-    """Every trial, as the study has it."""
+    """Every trial, as the study has it; none where there is no such study."""
     from pipeline.storage import connected
 
     url = place.environment.get("PIPELINE_STORAGE", "")
     with _home(place.environment["PIPELINE_HOME"]), connected(url, place.study) as opened:
-        study = opened.get_study_id_from_name(place.study)
+        try:
+            study = opened.get_study_id_from_name(place.study)
+        except KeyError:
+            return {}
         return {
             trial.number: {
                 "state": trial.state.name,
