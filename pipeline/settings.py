@@ -176,6 +176,17 @@ DROPOUT_ON, L1_ON, L2_ON, MAX_NORM_ON, ACTIVITY_L1_ON = (
     )
     for technique in (DROPOUT, L1, L2, MAX_NORM, ACTIVITY_L1)
 )
+SWITCHES = {
+    switch.name: technique
+    for switch, technique in (
+        (DROPOUT_ON, DROPOUT),
+        (L1_ON, L1),
+        (L2_ON, L2),
+        (MAX_NORM_ON, MAX_NORM),
+        (ACTIVITY_L1_ON, ACTIVITY_L1),
+    )
+}
+"""The number that each switch is of, at its default off."""
 BN_POSITION = Parameter(
     "bn_position",
     "word",

@@ -16,10 +16,12 @@ from optuna.distributions import (
 )
 
 from pipeline.ranges import distribution, shown
-from pipeline.settings import Parameter
+from pipeline.settings import SWITCHES, Parameter
 from pipeline.values import Budget, Direction, Metric, Objective, Setting, Settings, Size
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+# What `groups` of the command `ablate` means by these words.
+_GROUPS = ("all", "added", "taken")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def unread(
     searched: Mapping[str, BaseDistribution], fixed: Mapping[str, Setting], known: Mapping[str, Parameter]
 ) -> list[str]:
     """Faults of searched settings that no model would read: a sampler would learn from noise."""
-    faults = []
+    faults = _switches_of_nothing(searched, fixed, known)
     for name in searched:
         needed, values = known[name].needs or ("", ())
         if needed not in known:
@@ -82,6 +84,23 @@ def unread(
             faults.append(
                 f"[space] {name}: is read only where {needed} is {_either(values)},"
                 f" but {needed} is {_either(there)}"
+            )
+    return faults
+
+
+def _switches_of_nothing(
+    searched: Mapping[str, BaseDistribution], fixed: Mapping[str, Setting], known: Mapping[str, Parameter]
+) -> list[str]:
+    faults = []
+    for name, number in SWITCHES.items():
+        its = known.get(number.name)
+        # Settings of a person's own may have these names and be something else.
+        if name not in searched or number.name in searched or its is None or its.needs != number.needs:
+            continue
+        there = fixed.get(number.name, its.default)
+        if there == number.default:
+            faults.append(
+                f"[space] {name}: is read only where {number.name} is on, but {number.name} is {shown(there)}"
             )
     return faults
 
@@ -141,6 +160,10 @@ def _name_faults(name: str, table: str) -> list[str]:
 def _comparison(name: str, spec: Any, known: Sequence[str], faults: list[str]) -> Comparison | None:
     place, before = f"[comparisons] {name}", len(faults)
     faults += _name_faults(name, "comparisons")
+    if name in _GROUPS:
+        faults.append(
+            f"{place}: must not be one of {', '.join(_GROUPS)}, which mean something else to ablate"
+        )
     if not isinstance(spec, dict):
         faults.append(f"{place}: must be a table with arms, but is {shown(spec)}")
         return None

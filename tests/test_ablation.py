@@ -19,7 +19,7 @@ from pipeline.ablation.plan import TECHNIQUES, Arm, Group, groups
 from pipeline.engines import rows
 from pipeline.metrics import CLASSIFICATION
 from pipeline.tasks import NAMES, find, iris
-from pipeline.values import Metric
+from pipeline.values import Metric, SealedSplit, Split
 
 
 def space_of(name: str) -> spaces.Space:
@@ -313,6 +313,26 @@ class TestCommand:
             assert len({order.tobytes() for order in orders}) == 1
             assert len(orders) >= 2
         assert not np.array_equal(first[0], second[0])
+
+    def test_the_test_rows_are_opened_once_when_every_training_is_over(
+        self, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (workplace / "own.toml").write_text(SPACE.replace("epochs = 2", "epochs = 1"))
+        unseal, found = SealedSplit.unseal, []
+
+        def noting(split: SealedSplit) -> Split:
+            client = MlflowClient()
+            every = [one.experiment_id for one in client.search_experiments()]
+            trainings = client.search_runs(every, "tags.`pipeline.arm` != ''")
+            found.append([run.info.status for run in trainings])
+            return unseal(split)
+
+        monkeypatch.setattr(SealedSplit, "unseal", noting)
+        # The comparison at the small size is a stage of its own, with rows of its own.
+        with (workplace / "own.toml").open("a") as file:
+            file.write('size = "small"\n')
+        assert self.ablate("--space=own.toml", "--seeds=1") == 0
+        assert found == [["FINISHED"] * (2 + 3)] * 2
 
     def test_the_champion_s_study_and_trial_are_recorded(
         self, workplace: Path, capsys: pytest.CaptureFixture

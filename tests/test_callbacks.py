@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from tensorboard.util import tensor_util
+from werkzeug.test import Client
+from werkzeug.wrappers import Request
 
 from pipeline import search
 from pipeline.datasets import splits
@@ -312,13 +318,33 @@ def test_the_projector_finds_the_vectors_of_embeddings(tmp_path: Path) -> None:
 
     outcome = train(data, tmp_path, ["tensorboard"], reader)[-1]
     board = outcome.folder / "tensorboard"
-    assert (board / "projector_config.pbtxt").read_text() == (
-        'embeddings { tensor_name: "words" tensor_path: "words.tsv" }\n'
-    )
     vectors = keras.models.load_model(outcome.model_file).get_layer("words").get_weights()[0]
-    np.testing.assert_allclose(np.loadtxt(board / "words.tsv", delimiter="\t"), vectors, rtol=1e-5)
+    # Whether TensorBoard is shown this trial or, as a person who compares, the folder of many.
+    for logdir, run in ((board, "train"), (tmp_path, str(board.relative_to(tmp_path) / "train"))):
+        asked = projector(logdir)
+        assert asked.get("/runs").get_json() == [run]
+        place = {"run": run, "name": "words"}
+        (told,) = asked.get("/info", query_string=place).get_json()["embeddings"]
+        assert (told["tensorName"], told["tensorShape"]) == ("words", [12, 3])
+        found = np.frombuffer(asked.get("/tensor", query_string=place).get_data(), np.float32)
+        np.testing.assert_allclose(found.reshape(12, 3), vectors, rtol=1e-5)
     # Keras would keep the whole model's weights after each epoch, which nothing reads.
     assert not list(board.rglob("*.h5"))
+
+
+def projector(logdir: Path) -> Client:
+    """TensorBoard's own projector, asked as a browser asks it."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(logdir))
+    plugin = ProjectorPlugin(TBContext(logdir=str(logdir), data_provider=provider))
+    pages = plugin.get_plugin_apps()
+
+    @Request.application
+    def serve(request: Request) -> object:
+        return pages[request.path]
+
+    return Client(serve)
 
 
 # Activations

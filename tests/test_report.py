@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -222,6 +223,19 @@ class TestPassages:
         )
         assert found is not None
         assert {len(row[-1]) for row in list(found.rows)[1:]} == {602}
+
+
+def test_the_diagram_shows_every_layer_and_the_summary_those_of_models_within(tmp_path: Path) -> None:
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="hidden")], name="inner")
+    small = keras.Sequential([keras.Input((2,)), inner])
+    large = keras.Sequential([keras.Input((2,)), inner, keras.layers.Dense(1), keras.layers.Dense(1)])
+    assert "hidden" in diagram.summary(small)
+    if shutil.which("dot") is None:
+        pytest.skip("no Graphviz on this machine")
+    drawn = [diagram.draw(model, tmp_path / f"{number}.png") for number, model in enumerate((small, large))]
+    heights = [pixels(file).shape[0] for file in drawn if file]
+    assert len(heights) == 2
+    assert heights[0] < heights[1]
 
 
 def test_where_graphviz_fails_or_keras_only_prints_there_is_no_diagram(

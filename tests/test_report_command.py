@@ -1,7 +1,9 @@
 """The command `report`: of a closed study, of its trials so far, of what is gone; MLflow stays as it is."""
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -65,6 +67,29 @@ def test_a_closed_study_is_reported_as_it_was_and_mlflow_stays_as_it_is(
     assert main(["report", "--study=iris", f"--output={workplace / 'mine.html'}"]) == 0
     assert (workplace / "mine.html").read_text(encoding="utf-8") == drawn
     assert not list(workplace.glob(".*unfinished"))
+
+
+def test_rows_that_are_texts_are_shown_in_words_with_the_champions_verdict(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def texts(inputs: np.ndarray) -> list[str]:
+        return [f"a petal of {row[2]:.1f} centimetres" for row in inputs]
+
+    monkeypatch.setattr(iris, "TASK", replace(iris.TASK, texts=texts))
+    result = tiny(trials=2)
+    kept = mlflow.artifacts.load_text(f"runs:/{result.run_id}/report.html")
+    assert main(["report"]) == 0
+    for page in (kept, (workplace / "iris.html").read_text(encoding="utf-8")):
+        section = page.partition("<h2>What the champion reads</h2>")[2].partition("<h2>")[0]
+        rows = re.findall(
+            r"<tr><td>(.*?)</td><td>(\w+) \((.*)%\)</td><td>(\w+)</td><td>(.*)</td></tr>", section
+        )
+        assert len(rows) > 4
+        for kind, says, sure, is_it, text in rows:
+            assert (says == is_it) or kind != "sure and right"
+            assert (says != is_it) or kind != "sure and wrong"
+            assert 100 / 3 <= float(sure) <= 100
+            assert re.fullmatch(r"a petal of \d\.\d centimetres", text)
 
 
 def test_a_study_without_a_closing_is_reported_by_its_trials_so_far(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -117,6 +118,7 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
         "models",
         "champion.json",
         "ensemble.json",
+        "champion_summary.txt",
         "versions.json",
         "evaluation",
     } <= artifacts
@@ -131,6 +133,10 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
     } <= inside
     page = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/report.html")
     assert "Confusion matrix of the ensemble" in page
+    assert "<h2>The champion&#39;s layers</h2>" in page
+    # Drawn, where there is Graphviz; in words, where there is none.
+    assert ("plots/champion_diagram.png" in inside) == bool(shutil.which("dot"))
+    assert ("<pre>Model: " in page) != bool(shutil.which("dot"))
     space = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/search_space/iris.toml")
     assert space == (Path(iris.__file__).parent.parent.parent / "search_spaces/iris.toml").read_text()
     names = sorted(model.name for model in MlflowClient().search_logged_models([parent.info.experiment_id]))

@@ -380,6 +380,14 @@ WIDER = techniques(optimizer="adam", activation="relu")
             'schedule_final: is read only where schedule is "exponential" or "cosine" or "step",'
             ' but schedule is "plateau" or "constant"',
         ),
+        (
+            "dropout_on = { choices = [true, false] }",
+            "dropout_on: is read only where dropout is on, but dropout is 0.0",
+        ),
+        (
+            'max_norm = "none"\nmax_norm_on = { choices = [true, false] }',
+            'max_norm_on: is read only where max_norm is on, but max_norm is "none"',
+        ),
     ],
 )
 def test_a_searched_setting_that_no_model_would_read_is_refused(entry: str, fault: str) -> None:
@@ -395,6 +403,7 @@ def test_a_searched_setting_that_no_model_would_read_is_refused(entry: str, faul
         'momentum = { low = 0.5, high = 0.9 }\noptimizer = { choices = ["adam", "sgd"] }',
         "momentum = 0.5\ndropout = { low = 0.0, high = 0.5 }",
         "dropout = { low = 0.0, high = 0.5 }\ndropout_on = { choices = [true, false] }",
+        "dropout = 0.25\ndropout_on = { choices = [true, false] }",
         'schedule_epochs = { low = 3, high = 9 }\nschedule = "cosine"',
     ],
 )
@@ -709,6 +718,13 @@ def test_names_of_arms_and_comparisons_can_be_those_of_metrics_and_files(name: s
     arms = "[variants.one]\n[variants.two]\n"
     found = faults_of(rest=f'{arms}[comparisons.{text}]\narms = ["one", "two"]')
     assert found == [f"[comparisons] {rule}"]
+
+
+@pytest.mark.parametrize("name", ["all", "added", "taken"])
+def test_no_comparison_is_called_as_what_ablate_means_by_a_word(name: str) -> None:
+    found = faults_of(rest=f'[variants.one]\n[variants.two]\n[comparisons.{name}]\narms = ["one", "two"]')
+    rule = "must not be one of all, added, taken, which mean something else to ablate"
+    assert found == [f"[comparisons] {name}: {rule}"]
 
 
 def test_a_variant_cannot_be_named_as_the_baseline_is() -> None:

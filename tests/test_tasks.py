@@ -1,17 +1,18 @@
 """Every task keeps one contract, and each named one is the published model layer by layer."""
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import pytest
 
 from pipeline import answers, ensemble, settings, space, tasks
-from pipeline.datasets import splits
+from pipeline.datasets import keras_sets, splits
 from pipeline.tasks.task import Task
 from pipeline.values import Answers, Array, Data, SealedSplit, Setting, Settings, Split
 
@@ -866,6 +867,33 @@ class TestImdbConv1d:
 
     def test_it_trains_twenty_epochs(self, reviews):
         assert reviews.space.budget.epochs == 20
+
+
+class TestReviewsInWords:
+    """Numbers 0 to 3 are marks; the commonest word is 4."""
+
+    # Padding, the start, "a", a rare word, "film", "a".
+    REVIEW: ClassVar = [0, 0, 1, 4, 2, 6, 4]
+
+    @pytest.fixture(autouse=True)
+    def _index(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ranks = json.dumps({"film": 3, "a": 1, "great": 2})
+        (tmp_path / "imdb_word_index.json").write_text(ranks, encoding="utf-8")
+        monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
+
+    def test_a_sequence_is_read_in_order_with_a_dash_for_a_rare_word(self):
+        texts = case_of("imdb_conv1d").task.texts
+        assert texts(np.array([self.REVIEW, [0] * 7], np.int32)) == ["a – film a", ""]
+
+    def test_a_bag_is_read_from_its_rarest_word_on(self):
+        texts = case_of("imdb").task.texts
+        bags = keras_sets.multi_hot(np.array([self.REVIEW, [5, 6, 6, 6, 6, 6, 6]]), 7)
+        assert texts(bags) == ["film, a", "film, great"]
+
+    @pytest.mark.parametrize("name", ["imdb", "imdb_conv1d"])
+    def test_without_an_index_there_are_no_texts(self, name, tmp_path):
+        (tmp_path / "imdb_word_index.json").unlink()
+        assert case_of(name).task.texts(np.zeros((1, 7), np.uint8)) is None
 
 
 class TestQuestionAnswering:

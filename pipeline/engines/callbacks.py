@@ -147,8 +147,10 @@ class ForFit:
     def finish(self, best_epoch: int | None) -> None:
         """Writes what only the trained model has. best_epoch: whose weights it has now, if any."""
         if self._events:
-            _show_graph(self._model, self._row, self._folder / EVENTS_FOLDER)
-            _show_embeddings(self._embeddings, self._folder / EVENTS_FOLDER)
+            # TensorBoard's run of the trial, whichever folder above it is opened.
+            run = self._folder / EVENTS_FOLDER / "train"
+            _show_graph(self._model, self._row, run)
+            _show_embeddings(self._embeddings, run)
         if self._activations:
             self._activations.save(best_epoch, self._folder)
 
@@ -211,7 +213,7 @@ def _show_graph(model: keras.Model, row: Any, folder: Path) -> None:
 
     batch = keras.tree.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), row)
     answer = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(batch)
-    writer = tf.summary.create_file_writer(str(folder / "train"))
+    writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
         tf.summary.graph(answer.graph)
     writer.close()

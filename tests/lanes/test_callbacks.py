@@ -11,12 +11,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from lanes_harness import OBJECTIVE, blobs, budget, each, mlp
+from mlflow import MlflowClient
 from tensorboard.compat.proto.event_pb2 import Event as Record
 from tensorboard.util import tensor_util
 
+from pipeline import search
 from pipeline.engines.engine import Engine, Event
 from pipeline.engines.fit import FitEngine
 from pipeline.engines.lanes.engine import LanesEngine
+from pipeline.result import Result
+from pipeline.tasks import iris
 from pipeline.tracking.curves import CurveFiles, Point
 from pipeline.values import Candidate, Outcome, Progress
 
@@ -174,3 +178,28 @@ def test_a_trial_keeps_nothing_more_unless_it_is_asked(tmp_path: Path) -> None:
         "model.keras",
         "validation_predictions.npy",
     ]
+
+
+def test_a_search_in_lanes_writes_both_into_each_trials_run_and_says_what_it_cannot(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(iris, "_WIDTHS", (8,))
+    result = search(
+        task="iris",
+        trials=1,
+        epochs=2,
+        engine="lanes",
+        lanes=2,
+        export="none",
+        callbacks="tensorboard,csv",
+    )
+    assert isinstance(result, Result)
+    client = MlflowClient()
+    (trial,) = client.search_runs(
+        [client.get_run(result.run_id).info.experiment_id], "tags.`pipeline.trial` = '0'"
+    )
+    kept = Path(trial.info.artifact_uri.removeprefix("file://"))
+    assert len((kept / "log.csv").read_text().splitlines()) == 1 + 2
+    assert sorted(part.name for part in (kept / "tensorboard").iterdir()) == ["train", "validation"]
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("callbacks:")]
+    assert notes == ["callbacks: tensorboard has scalars only; the rest needs engine=fit on TensorFlow"]

@@ -1,5 +1,6 @@
 """A lane's result depends on its own numbers, seed and first epoch alone, bit by bit."""
 
+from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import replace
@@ -23,8 +24,12 @@ from lanes_harness import (
     relative,
     replayed,
 )
+from test_equality import MARKS, lanes_of, named, prescribe
 
+from pipeline import tasks
 from pipeline.values import Array, Candidate, Data
+
+__all__ = ["prescribe"]
 
 LANES = 4
 NOISY = {**SETTINGS, "dropout": 0.3, "l2": 1e-3}
@@ -132,6 +137,33 @@ def test_a_diverging_lane_is_over_at_once_and_keeps_its_best_epoch_finite(bench:
     assert report.ran[:, 0].tolist() == [True, False, False, False]
     assert report.alive.tolist() == [False, True, False, False]
     assert report.ran[:, 1].all()
+
+
+# Not dual_camera: an Xception takes many minutes to compile, and has no other layers than these have.
+EACH = [name for name in tasks.NAMES if name != "dual_camera"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in EACH])
+def test_a_lane_of_any_task_does_not_notice_its_neighbours_nor_one_that_diverges(
+    name: str, prescribe: Callable[[str], None]
+) -> None:
+    prescribe(name)
+    usual, others, more = ({**settings, "dropout": 0.3} for settings in lanes_of(name))
+    task = Bench(tasks.find(name).build, named(name), budget(epochs=2), LANES, others, most_epochs=2)
+
+    def bits(neighbours: dict[int, tuple[dict, int]]) -> list[Array]:
+        task.reset()
+        task.admit({1: task.values(others, 5)})
+        if neighbours:
+            task.admit({place: task.values(*what) for place, what in neighbours.items()})
+        report = task.run(2)
+        diverging = [place for place, (what, _) in neighbours.items() if what["learning_rate"] > 1]
+        assert report.ran[:, diverging].sum(axis=0).tolist() == [1] * len(diverging)
+        return [*(values[:, 1] for _, values in sorted(report.metrics.items())), *task.lane(1)]
+
+    alone = bits({})
+    assert all(np.isfinite(array).all() for array in alone)
+    assert_same_bits(alone, bits({0: (usual, 1), 2: ({**usual, "learning_rate": 1e38}, 2), 3: (more, 3)}))
 
 
 # The same through the engine
