@@ -154,6 +154,10 @@ def test_several_inputs(serve) -> None:
     for body, why in (
         ({"inputs": {"text": rows["text"].tolist()}}, "question"),
         (
+            {"inputs": {"text": rows["text"][:1].tolist(), "question": rows["question"].tolist()}},
+            "the inputs must have the same number of rows, but have text: 1, question: 4",
+        ),
+        (
             {"inputs": {**{n: p.tolist() for n, p in rows.items()}, "question": [[99_999] * 20] * 4}},
             "row 0, question",
         ),
