@@ -61,6 +61,15 @@ def test_what_is_no_number_is_told_with_row_and_column(cell: str) -> None:
     assert repr(cell) in str(caught.value)
 
 
+def test_what_is_no_number_is_shown_as_it_was_sent() -> None:
+    # Pandas holds a request's truths and numbers as NumPy's.
+    with pytest.raises(CellError, match=r"^age: must be a number, but is True$"):
+        encoding.encode([AGE], pd.DataFrame({"age": [True, False]}))
+    day = {**AGE, "kind": "date", "format": "%Y-%m-%d"}
+    with pytest.raises(CellError, match=r"^age: must be a date, but is 20240304$"):
+        encoding.encode([day], pd.DataFrame({"age": [20240304]}))
+
+
 def test_codes_of_categories_follow_each_other() -> None:
     size = {"name": "size", "kind": "category", "values": ["1", "2"], "whole": True, "comma": ""}
     rules = [COLOUR, size]
@@ -291,8 +300,11 @@ KINDS = {
         ("\ud800", r"a: must be Unicode, but is '\ud800'"),
         (10**400, "a: must be less than 2^1024, but has 1329 bits"),
         (-(10**6000), "a: must be less than 2^1024, but has 19932 bits"),
+        (["x"], "a: must be one value, but is ['x']"),
+        ({"x": 1}, "a: must be one value, but is {'x': 1}"),
+        (np.array([1.0]), "a: must be one value, but is array([1.])"),
     ],
-    ids=["half a character", "large", "too large to be written"],
+    ids=["half a character", "large", "too large to be written", "list", "mapping", "array"],
 )
 def test_a_cell_that_no_file_can_hold_is_told_in_every_kind_of_column(
     kind: str, cell: object, fault: str

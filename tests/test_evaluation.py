@@ -317,6 +317,15 @@ class TestMetrics:
             "ensemble_minus_champion_test_ece_high",
         }
 
+    def test_the_only_output_has_no_name_in_them(self):
+        """As of a table whose target is a number, and whose metrics are `mse` and `mae`."""
+        targets, answers = {"prediction": np.arange(30.0)}, {"prediction": np.arange(30.0)[:, None] + 1}
+        own = tuple(Metric(kind, "minimize", "prediction") for kind in ("mse", "mae"))
+        found = judge(targets, {"ensemble": answers}, {"prediction": ()}, own, 0)
+        assert list(found.scores["ensemble"]) == ["mse", "mae", "rmse", "r2"]
+        assert list(found.details) == [""]
+        assert record.as_metrics(found)["ensemble_test_rmse"] == 1.0
+
     @pytest.mark.parametrize(
         "classes",
         [

@@ -1,5 +1,6 @@
 """Parameters of the commands: their limits, their hints, and what counts as not given."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,25 @@ def test_a_near_miss_is_told_what_was_meant(command: str, name: str, typed: str,
 
 
 # How an ensemble's members get their weights
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_export_is_what_can_be_made_here(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if there else None)
+    every = ("saved_model", "onnx") if there else ("saved_model",)
+    assert values("search", {})["export"] == value_of("export", "auto") == every
+    assert value_of("export", "none") == ()
+    assert value_of("export", "saved_model") == ("saved_model",)
+    if there:
+        assert value_of("export", "onnx, saved_model") == every
+    else:
+        (fault,) = faults_of(export="onnx")
+        assert fault.startswith(
+            "export: onnx needs packages that are not installed: pip install 'regatta-search[onnx]'"
+        )
+    (fault,) = faults_of(export="onx")
+    assert fault.startswith("export: must be some of saved_model, onnx, with commas between (did you mean")
+    assert ", or auto or none" in fault
 
 
 @pytest.mark.parametrize("word", METHODS)

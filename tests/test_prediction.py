@@ -198,6 +198,28 @@ def test_several_inputs_come_from_one_archive_in_the_models_types(predict, tmp_p
     }
 
 
+def test_a_bad_row_of_arrays_is_counted_from_one_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refuses(Model):
+        def answer(self, rows: Any) -> pd.DataFrame:
+            (bad,) = np.nonzero(rows["text"][:, 0] == 77)
+            if len(bad):
+                # As `served.py` does: arrays have no labels, so it counts from 0.
+                raise RowError(f"row {bad[0]}, text: word numbers must be 0 to 76", int(bad[0]))
+            return super().answer(rows)
+
+    monkeypatch.setattr(answering, "load", lambda uri: Refuses(TWO))
+    # Batches of ten rows, of five whole numbers of 8 bytes.
+    monkeypatch.setattr(reading, "_BYTES", 400)
+    text = np.zeros((100, 3), np.int64)
+    text[34, 0] = 77
+    np.savez(tmp_path / "rows.npz", text=text, question=np.zeros((100, 2), np.int64))
+    asked = {"model": "m", "input": str(tmp_path / "rows.npz"), "output": str(tmp_path / "answers.csv")}
+    with pytest.raises(UserError, match=r"^input: .*rows\.npz: row 35, text: word numbers must be 0 to 76$"):
+        command.predict(asked)
+
+
 @pytest.mark.parametrize("file", ["rows.npy", "rows.npz"])
 def test_one_input_may_have_any_name(predict, tmp_path: Path, file: str) -> None:
     whole = np.arange(20.0).reshape(10, 2)

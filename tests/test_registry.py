@@ -76,7 +76,7 @@ def test_only_a_better_model_becomes_champion(workplace: Path, capsys: pytest.Ca
     )
     assert version.source in (f"models:/{chosen.model_id}", chosen.artifact_location)
     info = mlflow.models.get_model_info(f"models:/{NAME}@champion")
-    assert info.metadata["study"] == "better"
+    assert (info.metadata["study"], info.metadata["task"]) == ("better", "iris")
     assert (
         info.metadata["scores"]["accuracy"] == better.scores[version.tags["pipeline.model"]]["accuracy"].value
     )

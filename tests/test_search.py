@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import mlflow
@@ -26,6 +27,7 @@ from pipeline.errors import RunError, UserError
 from pipeline.result import Result
 from pipeline.tasks import iris
 from pipeline.tracking import outbox
+from pipeline.values import SealedSplit
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +144,28 @@ def test_a_search_leaves_what_the_design_promises(workplace: Path, capsys: pytes
     names = sorted(model.name for model in MlflowClient().search_logged_models([parent.info.experiment_id]))
     assert names == ["champion", "ensemble"]
     assert sorted(file.name for file in (workplace / "studies" / "iris").iterdir()) == ["journal.log", "lock"]
+
+
+def test_the_test_rows_are_opened_once_and_after_the_last_choice(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def noting(owner: type, name: str) -> None:
+        real = getattr(owner, name)
+
+        def noted(self: Any, *given: Any, **named: Any) -> Any:
+            found = real(self, *given, **named)
+            told.append(name)
+            return found
+
+        monkeypatch.setattr(owner, name, noted)
+
+    noting(Closing, "_select")
+    noting(Closing, "_models")
+    noting(SealedSplit, "unseal")
+    tiny(trials=1, epochs=1, register="flowers")
+    assert told == ["_select", "_models", "unseal"]
 
 
 def test_models_load_and_predict_what_was_scored(workplace: Path) -> None:

@@ -150,6 +150,23 @@ def test_several_inputs_and_outputs_are_answered_by_name(tmp_path: Path) -> None
     np.testing.assert_allclose(found["which_probability_bee"], expected["which"][:, 1], rtol=1e-5)
     rows["question"][7, 2] = 9
     assert refused(ready, rows).startswith("row 7, question: word numbers must be 0 to 8, but")
+    # Also behind the first batch of 1,024 rows.
+    many = {name: np.zeros((2000, 4), np.int32) for name in rows}
+    many["text"][1500, 0] = 9
+    assert refused(ready, many).startswith("row 1500, text: word numbers must be 0 to 8, but")
+
+
+@pytest.mark.parametrize("short", ["text", "question"])
+def test_inputs_that_have_other_numbers_of_rows_are_refused(tmp_path: Path, short: str) -> None:
+    inputs = {name: keras.Input((4,), name=name) for name in ("text", "question")}
+    joined = keras.layers.Concatenate()(list(inputs.values()))
+    model = keras.Model(inputs, keras.layers.Dense(3, "softmax")(joined))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    rows = {name: np.zeros((20, 4), np.float32) for name in inputs}
+    ready = served(model, data_of(rows), Arrays(), tmp_path)
+    given = {name: part[: 5 if name == short else 20] for name, part in rows.items()}
+    told = ", ".join(f"{name}: {len(part)}" for name, part in given.items())
+    assert refused(ready, given) == f"the inputs must have the same number of rows, but have {told}"
 
 
 # Texts
@@ -170,9 +187,9 @@ def test_a_text_becomes_what_keras_makes_of_its_word_numbers(tmp_path: Path, len
     found = ready.predict(None, pd.DataFrame({"text": texts}))
     expected = model.predict(rows, verbose=0)[:, 0]
     np.testing.assert_allclose(found["probability_positive"], expected, rtol=1e-5)
-    assert refused(ready, pd.DataFrame({"text": ["good", None]})).startswith(
-        "row 1, text: must be a text, but"
-    )
+    for cell, what in ((None, "missing"), (np.nan, "missing"), (pd.NA, "missing"), (5, "int"), ([], "list")):
+        given = pd.DataFrame({"text": pd.Series(["good", cell], dtype=object)})
+        assert refused(ready, given) == f"row 1, text: must be a text, but is {what}"
 
 
 def test_texts_of_any_language_are_numbered_as_in_training(tmp_path: Path) -> None:
@@ -184,7 +201,7 @@ def test_texts_of_any_language_are_numbered_as_in_training(tmp_path: Path) -> No
     data = splits.data("made_up", "made up", CLASSES, (some, some, some), words={"": 6})
     ready = served(model, data, form, tmp_path)
     given = pd.DataFrame({"say": ["Good<br/>这很👍🏽", "", "good " * 9]})
-    assert ready._read(given)[""].tolist() == [[3, 2, 4, 5], [0, 0, 0, 1], [3, 3, 3, 3]]
+    assert ready._read(given, 0)[""].tolist() == [[3, 2, 4, 5], [0, 0, 0, 1], [3, 3, 3, 3]]
 
 
 def test_a_model_that_takes_other_words_is_another(tmp_path: Path) -> None:

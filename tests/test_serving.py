@@ -14,11 +14,14 @@ from typing import Any
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from PIL import Image, ImageDraw
 
 from benchmarks.faults.servers import free_port, wait_for
 from pipeline import search
+from pipeline.__main__ import main
 from pipeline.datasets import bundled, generated
 
 pytestmark = pytest.mark.slow
@@ -45,7 +48,7 @@ def serve(workplace: Path) -> Iterator[Callable[[str], Ask]]:
                 stderr=subprocess.STDOUT,
             )
         started.append(process)
-        wait_for(f"http://127.0.0.1:{port}/ping", process, seconds=120)
+        wait_for(f"http://127.0.0.1:{port}/ping", process, seconds=240)
 
         def ask(body: Any, kind: str = "application/json") -> tuple[int, Any]:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -99,6 +102,15 @@ def test_rows_of_a_table(serve) -> None:
         ]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
         assert {row["class"] for row in answers} <= set(SPECIES)
+    # A file has the same answers.
+    Path("rows.csv").write_text(csv)
+    assert (
+        main(["predict", "--model=models:/model@champion", "--input=rows.csv", "--output=answers.csv"]) == 0
+    )
+    told = pd.read_csv("answers.csv")
+    assert list(told) == list(answers[0])
+    np.testing.assert_allclose(told.iloc[:, 1:], expected, rtol=1e-5, atol=1e-7)
+    assert list(told["class"]) == [row["class"] for row in answers]
     # Faults of the asker: none is the server's.
     for body, why in (
         ({"dataframe_records": [{names[0]: 1.0}]}, "Model is missing inputs"),
@@ -117,7 +129,7 @@ def test_rows_of_a_table(serve) -> None:
     assert ask({"dataframe_records": records[:1]})[0] == 200
 
 
-def test_a_picture(serve) -> None:
+def test_a_picture(serve, capsys: pytest.CaptureFixture) -> None:
     model = registered("digits", size="small")
     ask = serve("models:/model@champion")
     rows = bundled.digits("small").validation.inputs
@@ -132,6 +144,20 @@ def test_a_picture(serve) -> None:
         assert status == 200
         found = [[row[f"probability_{digit}"] for digit in range(10)] for row in answers]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    # A drawing of another size, dark on light, is answered as a file in words.
+    sheet = Image.new("RGB", (300, 400), "white")
+    ImageDraw.Draw(sheet).line([(60, 80), (230, 80), (130, 330)], fill="navy", width=26, joint="curve")
+    sheet.save("seven.png")
+    status, (answer,) = ask(
+        {"dataframe_records": [{"image": base64.b64encode(Path("seven.png").read_bytes()).decode()}]}
+    )
+    assert status == 200
+    capsys.readouterr()
+    assert main(["predict", "--model=models:/model@champion", "--input=seven.png"]) == 0
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"seven.png: {answer['class']} ({answer['probability_' + answer['class']]:.1%})"
+    chances = {line.split()[0]: line.split()[1] for line in lines}
+    assert chances == {str(digit): f"{answer[f'probability_{digit}']:.1%}" for digit in range(10)}
     cut = base64.b64encode(base64.b64decode(example["image"][0])[:50]).decode()
     for picture, why in (
         (cut, "row 0, image: the picture cannot be read"),
@@ -153,6 +179,10 @@ def test_several_inputs(serve) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
     for body, why in (
         ({"inputs": {"text": rows["text"].tolist()}}, "question"),
+        (
+            {"inputs": {"text": rows["text"][:1].tolist(), "question": rows["question"].tolist()}},
+            "the inputs must have the same number of rows, but have text: 1, question: 4",
+        ),
         (
             {"inputs": {**{n: p.tolist() for n, p in rows.items()}, "question": [[99_999] * 20] * 4}},
             "row 0, question",

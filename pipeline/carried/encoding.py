@@ -63,7 +63,7 @@ def encode(rules: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> dict[str,
 
     Raises:
         CellError: a cell is no number or date, where its column was one; or is nothing that a file can hold:
-            a text with half a character, or a whole number beyond floats.
+            a list, a text with half a character, or a whole number beyond floats.
         KeyError: a column is missing.
     """
     numbers: list[Any] = []
@@ -169,6 +169,9 @@ def _check_sent(cells: "pd.Series[Any]") -> None:
     if cells.dtype != object:
         return
     for row, cell in cells.items():
+        if not pd.api.types.is_scalar(cell):
+            # As a category, a list would be one that is not known.
+            raise CellError(f"{cells.name}: must be one value, but is {_shown(cell)}", row)
         if isinstance(cell, str) and not _is_unicode(cell):
             raise CellError(f"{cells.name}: must be Unicode, but is {_shown(cell)}", row)
         if isinstance(cell, int) and abs(cell) >= _BEYOND:
@@ -185,7 +188,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(cell: Any) -> str:
-    text = repr(cell)
+    text = repr(cell.item() if isinstance(cell, np.generic) else cell)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

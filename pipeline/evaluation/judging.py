@@ -33,10 +33,14 @@ def judge(
     Args:
         targets: class numbers or numbers, (rows,) or (rows, 1); of several outputs by name.
         answers: by model, in the form of `pipeline.answers`.
-        outputs: what the outputs are.
+        outputs: what the outputs are; the name of an only one is in no name of a score.
         metrics: the task's own.
         seed: of the resamples.
     """
+    if len(outputs) == 1:
+        ((name, classes),) = outputs.items()
+        targets, outputs = _of(name, targets), {"": classes}
+        answers = {model: _of(name, found) for model, found in answers.items()}
     asked = _targets(targets, outputs)
     answered = {model: _answers(found, outputs) for model, found in answers.items()}
     measures = {
@@ -56,6 +60,10 @@ def judge(
         _differences(found, list(told.values())),
         {output: _details(output, asked, answered, outputs, found) for output in outputs},
     )
+
+
+def _of(output: str, parts: Array | Mapping[str, Array]) -> Array:
+    return parts[output] if isinstance(parts, Mapping) else parts
 
 
 def _targets(targets: Array | Mapping[str, Array], outputs: Outputs) -> Parts:

@@ -94,4 +94,8 @@ def _answered(model: Answering, batch: Batch, file: Path) -> pd.DataFrame:
     try:
         return model.answer(batch.rows)
     except RowError as error:
-        raise UserError(f"input: {file}: {error}") from None
+        said = str(error)
+        if not isinstance(batch.rows, pd.DataFrame) and isinstance(error.row, int):
+            # Arrays have no labels, so it counts from 0 in the batch; rows count from 1 in the file.
+            said = said.replace(f"row {error.row},", f"row {batch.kept.index[error.row]},", 1)
+        raise UserError(f"input: {file}: {said}") from None

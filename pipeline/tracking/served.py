@@ -67,8 +67,10 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no types
         Raises:
             MlflowException: a row cannot be read; it says which, and why.
         """
-        rows = len(next(iter(model_input.values())) if isinstance(model_input, dict) else model_input)
-        parts = [self._answers(self._read(some)) for some in self._in_batches(model_input, rows)]
+        rows = _number_of_rows(model_input)
+        parts = [
+            self._answers(self._read(some, begin)) for begin, some in self._in_batches(model_input, rows)
+        ]
         answered = [np.concatenate(column) for column in zip(*parts, strict=True)]
         columns: dict[str, Any] = {}
         for output, part in zip(self.told["outputs"], answered, strict=True):
@@ -76,8 +78,11 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no types
         index = model_input.index if isinstance(model_input, pd.DataFrame) else None
         return pd.DataFrame(columns, index=index)
 
-    def _in_batches(self, given: Any, rows: int) -> Iterator[Any]:
-        """Some rows at a time, so that few are there as the model's inputs; of no rows, none once."""
+    def _in_batches(self, given: Any, rows: int) -> Iterator[tuple[int, Any]]:
+        """Some rows at a time, so that few are there as the model's inputs; of no rows, none once.
+
+        Before them stands the number of their first one.
+        """
         bytes_of_row = sum(
             int(np.prod(one["shape"])) * np.dtype(one["dtype"]).itemsize for one in self.told["inputs"]
         )
@@ -85,9 +90,9 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no types
         for begin in range(0, max(rows, 1), largest):
             some = slice(begin, begin + largest)
             if isinstance(given, dict):
-                yield {name: array[some] for name, array in given.items()}
+                yield begin, {name: array[some] for name, array in given.items()}
             else:
-                yield given.iloc[some] if isinstance(given, pd.DataFrame) else given[some]
+                yield begin, given.iloc[some] if isinstance(given, pd.DataFrame) else given[some]
 
     def _answers(self, inputs: dict[str, Any]) -> list[Any]:
         """Of each output; rows are filled up to one of the sizes, and cut off again."""
@@ -103,6 +108,17 @@ class Served(PythonModel):  # type: ignore[misc]  # MLflow has no types
         if isinstance(answered, Mapping):
             return [answered[output["name"]] for output in self.told["outputs"]]
         return list(answered) if isinstance(answered, list | tuple) else [answered]
+
+
+def _number_of_rows(given: Any) -> int:
+    if not isinstance(given, dict):
+        return len(given)
+    rows = {name: len(array) for name, array in given.items()}
+    if len(set(rows.values())) > 1:
+        # The model would be asked with rows that do not belong together.
+        told = ", ".join(f"{name}: {number}" for name, number in rows.items())
+        raise _refuse(f"the inputs must have the same number of rows, but have {told}")
+    return next(iter(rows.values()))
 
 
 def _of_modules(names: Iterable[str]) -> dict[str, Any]:
@@ -177,13 +193,14 @@ def _module(file: str) -> Any:
 
 
 # Readers: of a form, the model's inputs (name, shape and dtype of each), and the module that it carries,
-# rows -> arrays by input name.
+# rows -> arrays by input name. A fault names its row by the label in a table's index, and of arrays by the
+# number, which goes on from that of the first row, the second argument.
 
-Reader = Callable[[Any], dict[str, Any]]
+Reader = Callable[[Any, int], dict[str, Any]]
 
 
 def _arrays(form: Mapping[str, Any], inputs: list[dict[str, Any]], _: Any) -> Reader:
-    def read(rows: Any) -> dict[str, Any]:
+    def read(rows: Any, begin: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for one in inputs:
             array = np.asarray(rows[one["name"]] if one["name"] else rows, dtype=one["dtype"])
@@ -193,7 +210,7 @@ def _arrays(form: Mapping[str, Any], inputs: list[dict[str, Any]], _: Any) -> Re
                 raise _refuse(
                     f"{one['name'] or 'input'}: word numbers must be 0 to {words - 1}, but"
                     f" {array[row].min()} to {array[row].max()} are there",
-                    row,
+                    begin + row,
                 )
             found[one["name"]] = array
         return found
@@ -202,7 +219,7 @@ def _arrays(form: Mapping[str, Any], inputs: list[dict[str, Any]], _: Any) -> Re
 
 
 def _table(form: Mapping[str, Any], inputs: list[dict[str, Any]], _: Any) -> Reader:
-    def read(rows: Any) -> dict[str, Any]:
+    def read(rows: Any, _: int) -> dict[str, Any]:
         _check_fields(rows)
         table = rows[list(form["names"])].to_numpy(np.float64)
         with np.errstate(over="ignore"):
@@ -220,7 +237,7 @@ def _table(form: Mapping[str, Any], inputs: list[dict[str, Any]], _: Any) -> Rea
 
 
 def _own_table(form: Mapping[str, Any], inputs: list[dict[str, Any]], encoding: Any) -> Reader:
-    def read(rows: Any) -> dict[str, Any]:
+    def read(rows: Any, _: int) -> dict[str, Any]:
         _check_fields(rows)
         try:
             found = encoding.encode(form["rules"], rows)
@@ -244,16 +261,20 @@ def _texts(form: Mapping[str, Any], inputs: list[dict[str, Any]], words: Any) ->
     shape, dtype = inputs[0]["shape"], inputs[0]["dtype"]
     encode = words.number if form["length"] else words.multi_hot
 
-    def read(rows: Any) -> dict[str, Any]:
+    def read(rows: Any, _: int) -> dict[str, Any]:
         column = rows[form["column"]]
         found = np.zeros((len(column), *shape), dtype)
         for out, (row, text) in zip(found, column.items(), strict=True):
             if not isinstance(text, str):
-                raise _refuse(f"{form['column']}: must be a text, but is {type(text).__name__}", row)
+                raise _refuse(f"{form['column']}: must be a text, but is {_kind(text)}", row)
             encode(words.words(text, form["rule"]), numbers, form["start"], form["rare"], out)
         return {"": found}
 
     return read
+
+
+def _kind(cell: Any) -> str:
+    return "missing" if pd.api.types.is_scalar(cell) and pd.isna(cell) else type(cell).__name__
 
 
 def _pictures(form: Mapping[str, Any], inputs: list[dict[str, Any]], pictures: Any) -> Reader:
@@ -263,7 +284,7 @@ def _pictures(form: Mapping[str, Any], inputs: list[dict[str, Any]], pictures: A
         except ValueError as error:
             raise _refuse(f"{column}: {error}", row) from None
 
-    def read(rows: Any) -> dict[str, Any]:
+    def read(rows: Any, _: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for one in inputs:
             column = one["name"] or form["column"]
