@@ -11,10 +11,11 @@ chosen may be trained again on training and validation rows together.
 import logging
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.engines.engine import Engine, Event, Interrupted
 from pipeline.loop import drive
+from pipeline.progress import ProgressLine
 from pipeline.seeds import derived
 from pipeline.study import Finished
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, REFIT, SEED, Recorder
@@ -69,7 +70,11 @@ def chosen(
 
 
 def train(
-    finalists: Sequence[Finalist], engine: Engine, recorder: Recorder, deadline: float = math.inf
+    finalists: Sequence[Finalist],
+    engine: Engine,
+    recorder: Recorder,
+    progress: ProgressLine,
+    deadline: float = math.inf,
 ) -> None:
     """Trains each finalist and records it, in their order, until `deadline`, on `time.monotonic()`."""
     # The engine and the record know trainings by numbers: here by such as are no finalist's trial.
@@ -89,10 +94,13 @@ def train(
         return Candidate(number, finalist.seed, finalist.trial.settings, epochs=finalist.epochs)
 
     def handle(event: Event) -> bool:
+        trial = by_number[event.number].trial.number
         if isinstance(event, Progress):
             recorder.epoch(event)
+            progress.epoch(replace(event, number=trial))
         elif isinstance(event, Outcome):
             _end(event, by_number[event.number], recorder)
+            progress.trial(trial, "failed" if event.failure else "trained once more", None)
         elif isinstance(event, Interrupted):
             interrupt(event.number, event.reason)
             waiting.append(event.number)

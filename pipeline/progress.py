@@ -20,6 +20,7 @@ class ProgressLine:
         done: trials there were before.
         best: the best value so far with its trial, if there is one.
         stream: where to; a terminal gets one line that is redrawn, anything else a line a trial.
+        what: is counted.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class ProgressLine:
         done: int,
         best: tuple[float, int] | None,
         stream: TextIO | None = None,
+        what: str = "trials",
     ) -> None:
+        self._what = what
         self._objective = objective
         self._total = total
         self._before = self._done = done
@@ -66,12 +69,12 @@ class ProgressLine:
 
     def _state(self) -> str:
         seconds = time.monotonic() - self._started
-        parts = [f"{self._done}/{self._total} trials"]
+        parts = [f"{self._done}/{self._total} {self._what}"]
         if self._best:
             parts.append(f"best {self._objective.metric} {self._best[0]:.4f} (trial {self._best[1]})")
         trained = self._done - self._before
         if trained and seconds > 0:
-            parts.append(f"{trained / seconds * 3600:.0f} trials/h")
+            parts.append(f"{trained / seconds * 3600:.0f} {self._what}/h")
             parts.append(f"{_duration((self._total - self._done) * seconds / trained)} left")
         return " | ".join(parts)
 

@@ -102,8 +102,9 @@ def train_finalists(job: Job, finalists: Sequence[Finalist], deadline: float) ->
         opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
         _recorder(job, 1, apart) as recorder,
         choice.opened(_order(job, (job.data,)), recorder.folder) as engine,
+        _models_line(job, len(finalists)) as progress,
     ):
-        train(finalists, engine, recorder, deadline)
+        train(finalists, engine, recorder, progress, deadline)
         last = engine.times().last
     if left := len(finalists_of(job)):
         print(
@@ -134,9 +135,15 @@ def train_again(job: Job, stored: Stored, members: Sequence[Member]) -> frozense
             opened_writer(lanes=choice.name_of(job.asked["engine"]) == "lanes") as apart,
             _recorder(job, 1, apart) as recorder,
             choice.opened(_order(job, (data,)), recorder.folder) as engine,
+            _models_line(job, len(wanted)) as progress,
         ):
-            train(wanted, engine, recorder)
+            train(wanted, engine, recorder, progress)
     return frozenset(map(Member.of, trials.ended(job.parent, REFIT))) & frozenset(members)
+
+
+def _models_line(job: Job, models: int) -> contextlib.AbstractContextManager[ProgressLine]:
+    """How the training of models goes on that are no trials."""
+    return contextlib.closing(ProgressLine(job.space.objective, models, 0, None, what="models"))
 
 
 def _recorder(job: Job, folds: int, apart: Process | None) -> contextlib.AbstractContextManager[Recorder]:

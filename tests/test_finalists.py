@@ -1,5 +1,6 @@
 """Trainings after the trials: the best settings from further seeds, as members and never as trials."""
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -15,11 +16,12 @@ from pipeline import finalists, search
 from pipeline.__main__ import main
 from pipeline.engines.engine import Event, Times
 from pipeline.finalists import Finalist, chosen, train
+from pipeline.progress import ProgressLine
 from pipeline.result import Result
 from pipeline.seeds import derived
 from pipeline.study import Finished
 from pipeline.tasks import iris
-from pipeline.values import Candidate, Member, Outcome
+from pipeline.values import Candidate, Member, Objective, Outcome
 
 # Best first.
 FINISHED = [
@@ -109,9 +111,14 @@ class Notes:
         self.ends[number] = status
 
 
+def line(models: int, log: io.StringIO) -> ProgressLine:
+    return ProgressLine(Objective("val_accuracy", "maximize"), models, 0, None, log, what="models")
+
+
 def test_each_training_has_a_number_of_its_own_and_its_trials_settings() -> None:
     engine, notes, wanted = Echo(), Notes(), chosen(FINISHED, 4, 3, (), folds=True)
-    train(wanted, engine, notes)
+    log = io.StringIO()
+    train(wanted, engine, notes, line(len(wanted), log))
     assert len(engine.candidates) == len(notes.tags) == len(wanted)
     for candidate, finalist in zip(engine.candidates, wanted, strict=True):
         assert (candidate.seed, candidate.settings) == (finalist.seed, finalist.trial.settings)
@@ -120,11 +127,14 @@ def test_each_training_has_a_number_of_its_own_and_its_trials_settings() -> None
             "pipeline.seed": str(finalist.seed),
         }
     assert set(notes.ends.values()) == {"FINISHED"}
+    told = [text.partition(" | ")[::2] for text in log.getvalue().splitlines()]
+    assert [text for text, _ in told] == [f"trial {one.trial.number} trained once more" for one in wanted]
+    assert told[1][1].startswith(f"2/{len(wanted)} models | ")
 
 
 def test_none_is_trained_after_the_deadline() -> None:
     engine = Echo()
-    train(chosen(FINISHED, 4, 3, (), folds=True), engine, Notes(), deadline=-math.inf)
+    train(chosen(FINISHED, 4, 3, (), folds=True), engine, Notes(), line(0, io.StringIO()), -math.inf)
     assert engine.candidates == []
 
 
