@@ -13,13 +13,14 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.engines import schedules
 from pipeline.engines.engine import Engine, Event, Interrupted
 from pipeline.loop import drive
 from pipeline.progress import ProgressLine
 from pipeline.seeds import derived
 from pipeline.study import Finished
 from pipeline.tracking.recorder import FAILED, FINISHED, KILLED, MEMBER, REFIT, SEED, Recorder
-from pipeline.values import Candidate, Member, Outcome, Progress
+from pipeline.values import Candidate, Member, Outcome, Progress, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +33,18 @@ class Finalist:
     """A trial whose settings are trained again. copy: 0 with its own seed, from 1 with further ones.
 
     epochs: as of `Candidate`. tag: of its child run, `MEMBER`, or `REFIT` where it learns from all rows.
+    rates: of learning, of the epochs that led to the model that there is; a refit's go down as far.
     """
 
     trial: Finished
     copy: int
     epochs: int = 0
     tag: str = MEMBER
+    rates: tuple[float, ...] = ()
+
+    @property
+    def settings(self) -> Settings:
+        return schedules.as_it_fell(self.trial.settings, self.rates)
 
     @property
     def member(self) -> Member:
@@ -91,7 +98,7 @@ def train(
         number = waiting.pop(0)
         finalist = by_number[number]
         _begin(number, finalist, recorder)
-        return Candidate(number, finalist.seed, finalist.trial.settings, epochs=finalist.epochs)
+        return Candidate(number, finalist.seed, finalist.settings, epochs=finalist.epochs)
 
     def handle(event: Event) -> bool:
         trial = by_number[event.number].trial.number
@@ -117,7 +124,7 @@ def _begin(number: int, finalist: Finalist, recorder: Recorder) -> None:
     recorder.start(
         number,
         f"{finalist.tag.rpartition('.')[2]}-{finalist.trial.number:04d}{copy}",
-        finalist.trial.settings,
+        finalist.settings,
         {finalist.tag: str(finalist.member), SEED: str(finalist.seed)},
     )
 

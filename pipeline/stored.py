@@ -73,6 +73,11 @@ class Stored:
         tag = MEMBER if member.copy else self.tag
         return int(trials.metric(self.parent, tag, member, "best_epoch")) + 1
 
+    def rates(self, member: Member) -> list[float]:
+        """The learning rates of those epochs; none where its training has noted none."""
+        tag = MEMBER if member.copy else self.tag
+        return trials.curve(self.parent, tag, member, "learning_rate")[: self.epochs(member)]
+
     def curve(self, number: int, metric: str) -> list[float]:
         """A trial's metric, an entry an epoch."""
         return trials.curve(self.parent, self.tag, number, metric)

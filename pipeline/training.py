@@ -119,12 +119,14 @@ def train_again(job: Job, stored: Stored, members: Sequence[Member]) -> frozense
     """Trains members on training and validation rows together; those that have such a model then.
 
     Each trains for as many epochs as its best one was, as no rows are left to stop it by; where the plateau's
-    rule leads its learning rate, that watches rows which are learned from.
+    rule led its learning rate, steps of equal factors lead it as far down now.
     """
     there = {Member.of(label) for label in trials.ended(job.parent, REFIT)}
     by_number = {trial.number: trial for trial in job.study.finished()}
     wanted = [
-        Finalist(by_number[member.trial], member.copy, stored.epochs(member), REFIT)
+        Finalist(
+            by_number[member.trial], member.copy, stored.epochs(member), REFIT, tuple(stored.rates(member))
+        )
         for member in dict.fromkeys(members)
         if member not in there
     ]

@@ -53,6 +53,14 @@ def test_the_chosen_are_trained_again_and_delivered(workplace: Path, tmp_path: P
         epochs = trials[label].data.metrics["best_epoch"] + 1
         assert len(client.get_metric_history(run.info.run_id, "loss")) == epochs
         assert run.data.metrics["best_epoch"] == epochs - 1
+        # And at rates that go down as far.
+        rates, its = (
+            sorted(client.get_metric_history(one.info.run_id, "learning_rate"), key=lambda point: point.step)
+            for one in (run, trials[label])
+        )
+        assert rates[0].value == its[0].value
+        if epochs > 3:
+            assert rates[-1].value == pytest.approx(its[int(epochs) - 1].value)
     champion = str(result.champion.number)
     (tmp_path / "a").mkdir()
     delivered = weights(f"runs:/{result.run_id}/models/champion.keras", tmp_path / "a")

@@ -216,3 +216,28 @@ def test_an_optimizers_own_schedule_leads_itself_and_is_logged(more: dict, tmp_p
     np.testing.assert_allclose(steps(events), halved[:12], rtol=0, atol=1e-7)
     # Logged is what the next step would be made with.
     np.testing.assert_allclose(logged(events, "learning_rate"), halved[1:], rtol=ROUNDING)
+
+
+class TestAsItFell:
+    """A training on all rows, in place of the plateau's rule."""
+
+    @pytest.mark.parametrize("epochs", [4, 7, 30])
+    def test_the_rate_begins_and_ends_as_it_did(self, epochs):
+        fell = schedules.as_it_fell({"dropout": 0.5}, np.geomspace(FIRST, FIRST / 8, epochs).tolist())
+        assert fell["dropout"] == 0.5
+        found = rates(schedules.plan(fell, FIRST, 99), epochs)
+        assert found[0] == FIRST
+        assert found[-1] == pytest.approx(FIRST / 8)
+        assert found == sorted(found, reverse=True)
+
+    def test_a_rate_that_never_fell_stays(self):
+        fell = schedules.as_it_fell({"schedule": "plateau"}, [FIRST] * 5)
+        assert set(rates(schedules.plan(fell, FIRST, 99), 20)) == {FIRST}
+
+    @pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"schedule": "constant"}])
+    def test_a_plan_stays_as_it_is(self, settings):
+        assert schedules.as_it_fell(settings, [FIRST, FIRST / 2]) is settings
+
+    def test_a_training_that_has_noted_no_rates_stays_as_it_is(self):
+        settings = {"units": 8}
+        assert schedules.as_it_fell(settings, []) is settings

@@ -5,6 +5,7 @@ Every plan leads from the model's own rate at the first epoch to a share of it, 
 PiecewiseConstantDecay, by epochs (https://keras.io/api/optimizers/learning_rate_schedules/).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,28 @@ def plan(settings: Settings, first: float, epochs: int, exactly: int = 0) -> Arr
     final = settings.get(SCHEDULE_FINAL.name, SCHEDULE_FINAL.default)
     length = settings.get(SCHEDULE_EPOCHS.name, SCHEDULE_EPOCHS.default)
     return np.array([kind, first, final, epochs if length == "epochs" else length, exactly], np.float64)
+
+
+def as_it_fell(settings: Settings, rates: Sequence[float]) -> Settings:
+    """A training's settings with a plan in place of the plateau's rule, which leads the rate down as far.
+
+    For a training on all rows: what the rule would watch is learned from there, and goes on falling.
+
+    Args:
+        settings: of the training.
+        rates: that it had, an entry an epoch.
+    """
+    words = SCHEDULE.words
+    if not rates or words.index(str(settings.get(SCHEDULE.name, SCHEDULE.default))) != PLATEAU:
+        return settings
+    share = rates[-1] / rates[0]
+    kind = words[_STEP] if share < 1 else words[_CONSTANT]
+    return {
+        **settings,
+        SCHEDULE.name: kind,
+        SCHEDULE_FINAL.name: share,
+        SCHEDULE_EPOCHS.name: len(rates),
+    }
 
 
 def rate(planned: Any, epoch: Any, xp: Any = np) -> Any:
