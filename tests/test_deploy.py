@@ -196,14 +196,29 @@ class Cluster:
         self.arguments = folder / "arguments"
         self.started = folder / "started"
         self.jobs: list[subprocess.Popen[str]] = []
-        # Its own options come first; then it becomes what it starts, and is told what that is to be told.
+        self.step = folder / "step"
+        # Its own options come first. As Slurm's own, it hands no SIGTERM on, but kills what it has started.
         program(
             folder / "bin" / "srun",
             "while [[ $1 == -* ]]; do shift; done",
-            'exec "$@" $BESIDES',
+            '"$@" $BESIDES &',
+            f"echo $! >{self.step}",
+            "trap 'kill -KILL $!' TERM",
+            "wait $!",
+            "code=$?",
+            # Of a trap that has ended the wait.
+            "kill -0 $! 2>/dev/null && { wait $!; code=$?; }",
+            "exit $code",
+        )
+        # Without --batch it tells the steps of a job, never its script.
+        program(
+            folder / "bin" / "scancel",
+            f'[[ $* == "--signal=TERM $OWN" && -e {self.step} ]] || exit 1',
+            f'kill -TERM "$(<{self.step})"',
         )
         program(
             folder / "bin" / "scontrol",
+            '[[ $2 == "$OWN" || $3 == "$OWN" ]] || exit 1',
             'if [[ $1 == show ]]; then echo "JobId=$3"; echo "   JobState=$STATE Reason=None"',
             f'elif [[ $1 == requeue ]]; then echo "$2" >>{self.requeued}',
             "else exit 1; fi",
@@ -219,7 +234,14 @@ class Cluster:
         )
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
-        usual = {"SLURM_JOB_ID": "117", "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "4"}
+        # As of the one job of an array that has the whole array's number.
+        usual = {
+            "SLURM_JOB_ID": "117",
+            "SLURM_ARRAY_JOB_ID": "117",
+            "SLURM_ARRAY_TASK_ID": "1",
+            "OWN": "117_1",
+        }
+        usual |= {"SLURM_CPUS_PER_TASK": "4"}
         asked = {"REGATTA_PYTHON": str(self.search), "STATE": "RUNNING", "CODE": "", "BESIDES": ""}
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         job = subprocess.Popen(
@@ -284,17 +306,26 @@ def test_a_search_that_slurm_stops_is_told_and_put_in_the_queue_again(
     out, err = job.communicate(timeout=30)
     assert err == ""
     assert job.returncode == 143
-    assert cluster.arguments.read_text().endswith("stopped\n"), "SIGTERM was forwarded"
+    assert cluster.arguments.read_text().endswith("stopped\n"), "it was told by SIGTERM"
     assert cluster.requeued.exists() == again, "what somebody cancels must not come back"
     assert ("goes on when the job starts again" in out) == again
     if again:
-        assert cluster.requeued.read_text() == "117\n"
+        assert cluster.requeued.read_text() == "117_1\n"
+
+
+def test_a_job_of_no_array_is_told_by_its_number(cluster: Cluster) -> None:
+    job = cluster.start(SLURM_ARRAY_JOB_ID="", SLURM_ARRAY_TASK_ID="", OWN="117")
+    cluster.wait_for_start()
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == 143
+    assert cluster.requeued.read_text() == "117\n"
 
 
 def test_a_step_that_slurm_stops_itself_is_put_in_the_queue_again(cluster: Cluster) -> None:
     job = cluster.start(CODE="143")
     job.communicate(timeout=30)
-    assert cluster.requeued.read_text() == "117\n"
+    assert cluster.requeued.read_text() == "117_1\n"
 
 
 @pytest.mark.parametrize(("code", "ends_with"), [(0, 0), (1, 1), (2, 2), (75, 0), (137, 137)])
@@ -342,12 +373,12 @@ def test_a_real_search_is_stopped_by_the_script_and_goes_on(cluster: Cluster, wo
     assert time.monotonic() - asked < 60
     assert first.returncode == 143, out + err
     assert "interrupted; the same command goes on with the study" in err
-    assert cluster.requeued.read_text() == "117\n"
+    assert cluster.requeued.read_text() == "117_1\n"
     second = cluster.start(**own, REGATTA_TRIALS="2")
     out, err = second.communicate(timeout=300)
     assert second.returncode == 0, out + err
     assert "champion: " in out
-    assert cluster.requeued.read_text() == "117\n", "it is not put in the queue a second time"
+    assert cluster.requeued.read_text() == "117_1\n", "it is not put in the queue a second time"
 
 
 # Kubernetes

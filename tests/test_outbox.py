@@ -1,5 +1,6 @@
 """Records wait on disk until MLflow has them, whatever is killed and whatever does not answer."""
 
+import contextlib
 import copy
 import os
 import signal
@@ -220,12 +221,72 @@ def test_what_is_of_another_study_of_the_name_is_told_and_stays(tmp_path: Path) 
     assert len(said) == 1
 
 
-def test_one_whose_process_was_killed_before_it_had_tables_is_none(tmp_path: Path) -> None:
-    (tmp_path / "host-1-1").mkdir()
-    sqlite3.connect(tmp_path / "host-1-1" / "records.db").close()
-    (tmp_path / "host-1-1" / "records.db").touch()
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+class Killed(BaseException):
+    """Ends a process's work where it stands."""
+
+
+@pytest.mark.parametrize("statements", range(12))
+def test_one_whose_process_was_killed_as_it_made_it_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: int
+) -> None:
+    """Wherever that was: nobody was told of it, so nothing is in it, and nobody will look for it."""
+    left = statements
+
+    class Database(sqlite3.Connection):
+        def execute(self, *given: Any) -> sqlite3.Cursor:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return super().execute(*given)
+
+        def executescript(self, script: str) -> sqlite3.Cursor:
+            for statement in filter(None, map(str.strip, script.split(";"))):
+                self.execute(statement)
+            return self.cursor()
+
+    # What the system takes back from a process that is gone.
+    opened: list[Any] = []
+    connect_really, lock_really = sqlite3.connect, outbox._locked
+
+    def connect_to_be_killed(*given: Any, **named: Any) -> sqlite3.Connection:
+        opened.append(connect_really(*given, **named, factory=Database))
+        return opened[-1]
+
+    def lock(folder: Path, kind: int) -> Any:
+        opened.append(lock_really(folder, kind))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", connect_to_be_killed)
+        patched.setattr(outbox, "_locked", lock)
+        with contextlib.suppress(Killed):
+            Outbox(tmp_path / f"{socket.gethostname()}-{gone()}-1", "a1b2")
+        for one in opened:
+            one.close()
+    said: list[str] = []
     outbox.check_left(tmp_path)
+    for found in outbox.left(tmp_path, "c3d4", said.append):
+        found.close()
+    # Once its owner is written it is another study's, and says so.
+    assert not list(tmp_path.iterdir()) or "a1b2" in said[0]
+
+
+def test_one_without_a_database_goes_when_its_process_is_gone(tmp_path: Path) -> None:
+    (tmp_path / f"{socket.gethostname()}-{gone()}-1" / "files").mkdir(parents=True)
+    # Of another machine's process, or of one that lives: it may be about to make it.
+    kept = {"elsewhere-1-1", f"{socket.gethostname()}-{os.getpid()}-1"}
+    for name in kept:
+        (tmp_path / name).mkdir()
     assert list(outbox.left(tmp_path, "a1b2", print)) == []
+    assert {folder.name for folder in tmp_path.iterdir()} == kept
 
 
 def test_an_empty_one_leaves_nothing(tmp_path: Path) -> None:

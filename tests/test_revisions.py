@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -220,6 +221,18 @@ def test_a_new_store_is_made_where_it_belongs_and_nothing_beside_it(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
     (default,) = connection.connect().search_experiments()
     assert Path(default.artifact_location) == tmp_path / "mlruns" / "0"
+    assert whole(Path("new.db"))
+    assert [file.name for file in tmp_path.iterdir()] == ["new.db"]
+
+
+def test_what_a_process_that_was_killed_has_left_beside_it_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the next process has the same number."""
+    half = tmp_path / f"new.db.{socket.gethostname()}-{os.getpid()}"
+    half.write_bytes(b"SQLite format 3\0" + b"half of it" * 500)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new.db")
+    connection.connect()
     assert whole(Path("new.db"))
     assert [file.name for file in tmp_path.iterdir()] == ["new.db"]
 

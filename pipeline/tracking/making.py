@@ -6,6 +6,7 @@ each is written before the next: a second or two in which a kill leaves a databa
 
 import contextlib
 import os
+import socket
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -31,7 +32,9 @@ def make(uri: str) -> None:
     with tempfile.TemporaryDirectory(prefix="regatta-") as folder:
         made = Path(folder, "mlflow.db")
         MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-        beside = file.with_name(f"{file.name}.{os.getpid()}")
+        beside = file.with_name(f"{file.name}.{socket.gethostname()}-{os.getpid()}")
+        # Of one that was killed here: the first process of each container has the same number.
+        beside.unlink(missing_ok=True)
         try:
             with contextlib.closing(sqlite3.connect(made)) as database:
                 database.execute("VACUUM INTO ?", (str(beside),))

@@ -32,12 +32,15 @@ _BUSY_SECONDS = 30.0
 # A writer whose search is gone ends at once; while it ends it still has the folder.
 _ENDING_SECONDS = 30.0
 
+# All of it or nothing, whenever whoever makes it is killed.
 _TABLES = """
+begin immediate;
 create table if not exists records (id integer primary key, number integer, held integer, method text,
     arguments text, note text);
 create table if not exists runs (number integer, started integer, run text, primary key (number, started));
 create table if not exists owner (parent text);
 pragma user_version = 2;
+commit;
 """
 # Of those tables and of what stands in them.
 _LAYOUT = 2
@@ -256,7 +259,8 @@ def left(home: Path, parent: str, say: Callable[[str], None]) -> Iterator[Outbox
     """What processes that are gone have left of a study, one after the other, oldest first.
 
     A process that lives keeps its own; that of one which has just been killed is waited for. What is of
-    another study of the same name, such as one in another storage, stays.
+    another study of the same name, such as one in another storage, stays. One that is nobody's is removed:
+    its process was killed as it made it, and had put nothing in.
 
     Args:
         home: the folder of all of a study's.
@@ -266,6 +270,9 @@ def left(home: Path, parent: str, say: Callable[[str], None]) -> Iterator[Outbox
     Raises:
         UserError: another version of this program has left it.
     """
+    for folder in set(home.glob("*-*-*")) - set(_folders(home)):
+        if _of_this_host(folder):
+            shutil.rmtree(folder, ignore_errors=True)
     folders = _folders(home)
     for folder in sorted(folders, key=lambda folder: folder.name.rpartition("-")[2]):
         of_this_host = _of_this_host(folder)
@@ -274,12 +281,15 @@ def left(home: Path, parent: str, say: Callable[[str], None]) -> Iterator[Outbox
                 say(f"{folder}: what its process has recorded stays there: another process still has it")
             continue
         with _told(folder):
+            _check_layout(folder)
             owner = _owner(folder)
         if owner == parent:
             yield Outbox(folder)
+        elif not owner:
+            shutil.rmtree(folder, ignore_errors=True)
         else:
             say(
-                f"{folder}: records of another study of this name (its MLflow run is {owner or 'not known'})"
+                f"{folder}: records of another study of this name (its MLflow run is {owner})"
                 " stay there: a search in that one's storage writes them"
             )
 
