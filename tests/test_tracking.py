@@ -15,9 +15,11 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from pipeline import outages
-from pipeline.datasets import splits
+from pipeline.datasets import bundled, splits
 from pipeline.errors import RunError, UserError
 from pipeline.forms import Arrays
 from pipeline.secrets import redacted
@@ -318,6 +320,34 @@ def test_an_answer_that_was_lost_makes_no_second_run(
     assert deaf.lost == {"experiment", "run"}
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert [run.info.run_id for run in runs] == [parent.run_id]
+
+
+class _Beaten(MlflowClient):
+    """Another process writes the same first, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def log_inputs(self, *given: object, **more: object) -> None:
+        if self.left:
+            self.left -= 1
+            raise MlflowException(
+                '(psycopg.errors.UniqueViolation) duplicate key value violates "dataset_pk"', BAD_REQUEST
+            )
+        super().log_inputs(*given, **more)
+
+
+def test_data_that_another_process_names_at_the_same_time_are_recorded(client: MlflowClient) -> None:
+    parent = open_parent(Client(_Beaten(3)), "s", "iris", "")
+    parent.data(bundled.iris("full"))
+    assert len(client.get_run(parent.run_id).inputs.dataset_inputs) == 3
+
+
+def test_what_collides_for_ever_is_an_error(client: MlflowClient) -> None:
+    parent = open_parent(Client(_Beaten(1000)), "s", "iris", "")
+    with pytest.raises(RunError, match=r"MLflow: .*UniqueViolation"):
+        parent.data(bundled.iris("full"))
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,10 @@ _MLFLOW = revisions.Keeper(
     "MLFLOW_TRACKING_URI",
 )
 _Found = TypeVar("_Found")
+# What PostgreSQL, SQLite and MySQL say where another process wrote the same tag or the same data's name
+# between MLflow's look and its writing. Nothing was written then, and by now MLflow sees what is there.
+_COLLISIONS = ("UniqueViolation", "UNIQUE constraint failed", "Duplicate entry")
+_COLLIDING_TRIES = 4
 _FAMILIES = frozenset({"requests", "urllib3", "sqlalchemy", "psycopg", "psycopg2"})
 # Those of artifact stores; much else that they raise is a mistake in their settings.
 _CLOUDS, _LOST = frozenset({"botocore", "azure", "google"}), ("Connect", "Timeout", "ServiceRe", "Transport")
@@ -86,11 +90,13 @@ class Client:
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            def once() -> Any:
+            def once(tries: int = _COLLIDING_TRIES) -> Any:
                 try:
                     with _impatient(_STOP_SECONDS) if stops.asked() else contextlib.nullcontext():
                         return method(*args, **kwargs)
                 except Exception as error:
+                    if tries > 1 and any(words in str(error) for words in _COLLISIONS):
+                        return once(tries - 1)
                     raise RunError(f"MLflow: {first_line(error)}") from error
 
             return outages.asked_again(once, "MLflow", _told, self._patience)
