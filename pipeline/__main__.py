@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handler.addFilter(HIDING)
     stops = Stops(lambda: _gave_up(_SIGNALLED + stops.signal))
     launcher.watch()
-    command = ""
+    command, given = "", dict[str, object]()
     try:
         command, given = _parse(sys.argv[1:] if arguments is None else arguments)
         _run(command, given)
@@ -42,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"pipeline: {line}" for line in lines), file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        anew = {"ablate": "begins anew, as scores are made last", "predict": "begins anew"}
-        then = {**anew, "clean": "removes the rest", "report": "begins anew"}.get(
-            command, "goes on with the study"
-        )
+        then = "goes on with the study"
+        if command == "ablate":
+            then = "begins anew, as scores are made last"
+        elif command == "clean" and given.get("apply") == "true":
+            then = "removes the rest"
+        elif command in ("clean", "predict", "report"):
+            then = "begins anew"
         print(f"pipeline: interrupted; the same command {then}", file=sys.stderr, flush=True)
         return _SIGNALLED + stops.signal
     except BrokenPipeError:

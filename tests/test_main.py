@@ -189,6 +189,26 @@ def test_a_url_where_the_command_is_missing_keeps_its_password(capsys: pytest.Ca
     assert "invalid choice: 'postgresql://user:***@host/db'" in line
 
 
+@pytest.mark.parametrize(
+    ("line", "then"),
+    [
+        (["clean", "--study=s"], "begins anew"),
+        (["clean", "--study=s", "--apply=true"], "removes the rest"),
+        (["report", "--study=s"], "begins anew"),
+        (["ensemble", "--study=s"], "goes on with the study"),
+    ],
+)
+def test_who_is_interrupted_is_told_what_the_same_command_does(
+    line: list[str], then: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.entry.run", interrupted)
+    assert main(line) == 130
+    assert capsys.readouterr().err == f"pipeline: interrupted; the same command {then}\n"
+
+
 @pytest.mark.parametrize("backend", ["theano", "TensorFlow", "tensorflow "])
 def test_a_backend_that_keras_does_not_have_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backend: str
