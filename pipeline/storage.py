@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from pipeline import journal, lock, outages, revisions
 from pipeline.errors import RunError, UserError
@@ -249,6 +250,21 @@ def _journal(study: str) -> Storage:
         ) from None
 
 
+@contextlib.contextmanager
+def _alone_at_making(url: str) -> Iterator[None]:
+    """For a block in which Optuna makes what tables a PostgreSQL database lacks: of two that do, one fails.
+
+    Raises:
+        OperationalError: the server does not answer, or another process has not made them in a minute.
+    """
+    engine = create_engine(url, connect_args=_PATIENCE, poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("set lock_timeout = '60s'"))
+        connection.execute(text("select pg_advisory_lock(hashtext('regatta'))"))
+        # Closing the connection lets go of it.
+        yield
+
+
 def _database(url: str) -> Storage:
     place = f"storage {redacted(url)}"
     if "://" not in url:
@@ -263,13 +279,14 @@ def _database(url: str) -> Storage:
         with warnings.catch_warnings():
             # That Optuna may change how processes show that they live, the pin takes care of.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            revisions.check(url, place, _OPTUNA)
-            return RDBStorage(
-                url,
-                engine_kwargs=engine if postgresql else None,
-                heartbeat_interval=BEAT_SECONDS if postgresql else None,
-                grace_period=_GRACE_SECONDS if postgresql else None,
-            )
+            with _alone_at_making(url) if postgresql else contextlib.nullcontext():
+                revisions.check(url, place, _OPTUNA)
+                return RDBStorage(
+                    url,
+                    engine_kwargs=engine if postgresql else None,
+                    heartbeat_interval=BEAT_SECONDS if postgresql else None,
+                    grace_period=_GRACE_SECONDS if postgresql else None,
+                )
     except UserError:
         raise
     except ImportError:

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import os
+import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalStorage
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from benchmarks.faults import servers
 from pipeline import outages, storage
 from pipeline.errors import RunError, UserError
 from pipeline.lock import Busy
@@ -435,3 +440,23 @@ def test_an_outage_is_told_in_the_database_s_own_words() -> None:
     assert storage.is_outage(error)
     assert storage.why(error) == "(builtins.Exception) the server closed the connection"
     assert storage.why(ValueError("no")) == "no"
+
+
+def test_processes_that_begin_at_once_in_an_empty_database_both_find_its_tables(
+    postgresql: servers.Postgresql,
+) -> None:
+    engine = create_engine(postgresql.url("optuna"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("create database fresh"))
+    engine.dispose()
+    begin = threading.Barrier(4)
+
+    def names(_: int) -> list[str]:
+        begin.wait()
+        with storage.connected(postgresql.url("fresh"), "s") as opened:
+            return optuna.get_all_study_names(opened)
+
+    # Python's filters of warnings are not a thread's own.
+    with warnings.catch_warnings(), ThreadPoolExecutor(4) as pool:
+        warnings.simplefilter("ignore")
+        assert list(pool.map(names, range(4))) == [[]] * 4
