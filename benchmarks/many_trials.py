@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def watch(search: "subprocess.Popen[bytes]", folder: Path) -> list[Sample]:
                     _processor(process),
                     sum(map(_processor, process.children())),
                     max([process.memory_info().rss, *(sample.most for sample in samples[-1:])]),
-                    sum(_size(file) for file in (folder / "studies" / _STUDY / "outbox").rglob("*")),
+                    _size_of_all(folder / "studies" / _STUDY / "outbox"),
                 )
             )
         time.sleep(_EVERY_SECONDS)
@@ -157,6 +158,11 @@ def _size(file: Path) -> int:
     with contextlib.suppress(OSError):
         return file.stat().st_size
     return 0
+
+
+def _size_of_all(folder: Path) -> int:
+    """Bytes of all files below it; none of folders that have just gone."""
+    return sum(_size(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
