@@ -24,7 +24,7 @@ from lanes_harness import (
     relative,
     replayed,
 )
-from test_equality import MARKS, lanes_of, named, prescribe
+from test_equality import lanes_of, named, prescribe
 
 from pipeline import tasks
 from pipeline.values import Array, Candidate, Data
@@ -140,10 +140,10 @@ def test_a_diverging_lane_is_over_at_once_and_keeps_its_best_epoch_finite(bench:
 
 
 # Not dual_camera: an Xception takes many minutes to compile, and has no other layers than these have.
-EACH = [name for name in tasks.NAMES if name != "dual_camera"]
+EACH = [name for name in tasks.NAMES if name not in ("iris", "dual_camera")]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in EACH])
+@pytest.mark.parametrize("name", ["iris", *(pytest.param(name, marks=pytest.mark.slow) for name in EACH)])
 def test_a_lane_of_any_task_does_not_notice_its_neighbours_nor_one_that_diverges(
     name: str, prescribe: Callable[[str], None]
 ) -> None:
